@@ -1,0 +1,53 @@
+"""DeepFM trained with focal loss (Lin et al., ICCV 2017) and cosine annealing with warm restarts (SGDR, ICLR 2017).
+
+    python FocalLoss.py [--user-data user_data] [--target read_comment] [--gamma 2] [--cycles 1] [--seed 0] [--runs 1]
+
+The network is the one of deepfm.py; `--gamma 0 --alpha -1 --cycles ""` is deepfm.py again, to the last digit.
+"""
+from dataclasses import dataclass
+
+from common.training import main as run, numbers, setting  # before keras: it quiets TensorFlow's start-up
+from math import cos, pi
+from keras import ops
+
+import deepfm
+
+
+@dataclass
+class Settings(deepfm.Settings):
+    gamma: float = setting(2.0, "focusing parameter: how fast the loss of well-classified rows fades")
+    alpha: float = setting(-1.0, "weight of the positive class, 1 - alpha that of the negative; -1 for no weights")
+    cycles: str = setting("1", 'lengths of the annealing cycles in epochs, such as 1,2,2; "" for no annealing')
+    lowest_rate: float = setting(0.0, "learning rate at the end of a cycle")
+
+
+def focal_loss(label, logit, gamma, alpha):
+    """-alpha_t (1 - p_t)^gamma log p_t of each row, from logits (Lin et al., eq. 5). (batch,), (batch,) -> (batch,).
+
+    p_t is the probability of the row's own class; alpha_t is alpha for positives, 1 - alpha for negatives, 1 if alpha < 0.
+    """
+    own = (2 * label - 1) * logit  # logit of the row's own class: p_t = sigmoid(own)
+    weight = ops.where(label > 0, alpha, 1 - alpha) if alpha >= 0 else 1.0
+    return weight * ops.exp(-gamma * ops.softplus(own)) * ops.softplus(-own)
+
+
+def annealed(epochs, cycles, highest, lowest):
+    """Learning rate after `epochs` epochs (a float): within each cycle half a cosine from highest to lowest (SGDR, eq. 5).
+
+    cycles: their lengths in epochs; the last one repeats.
+    """
+    start = 0
+    for i, length in enumerate(cycles):
+        while epochs >= start + length and (i == len(cycles) - 1):
+            start += length
+        if epochs < start + length:
+            return lowest + (highest - lowest) * (1 + cos(pi * (epochs - start) / length)) / 2
+        start += length
+
+
+def main(argv=None):
+    return run(deepfm.build, Settings, __doc__, argv, multi_task=False, loss=loss, schedule=schedule)
+
+
+if __name__ == "__main__":
+    main()

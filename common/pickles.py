@@ -1,0 +1,137 @@
+"""The pickles of `user_data`: written whole or not at all, and read without running anything they hold.
+
+`user_data/README.md` is their contract; `load` checks a folder against it once, so that nothing downstream checks again.
+"""
+import io
+import os
+import pickle
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+VERSION = 1
+PADDING, OTHER, FIRST = 0, 1, 2  # codes of "no value", of ids unseen or rare in training, and of the first real id
+
+
+class InputError(Exception):
+    """A mistake in what the user gave: one sentence that names the place and the remedy."""
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickler for NumPy arrays and plain containers: no other name is ever looked up."""
+
+    allowed = {
+        (module, name)
+        for core in ("numpy._core", "numpy.core")
+        for module, name in (
+            (f"{core}.multiarray", "_reconstruct"), (f"{core}.multiarray", "scalar"), (f"{core}.numeric", "_frombuffer"),
+        )
+    } | {("numpy", "ndarray"), ("numpy", "dtype")}
+
+    def find_class(self, module, name):
+        if (module, name) not in self.allowed:
+            raise InputError(f"it holds {module}.{name}, and only NumPy arrays and plain containers are accepted")
+        return super().find_class(module, name)
+
+
+def read(path):
+    """The object pickled in `path`. Raises InputError if the file is missing, damaged or holds anything but arrays."""
+    try:
+        return _ArraysOnly(io.BytesIO(Path(path).read_bytes())).load()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run `python get_data.py` first.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
+    except InputError as error:
+        raise InputError(f"{path} is refused: {error}; make it again with `python get_data.py`.") from None
+    except MemoryError:
+        raise
+    except Exception:  # a damaged pickle can raise nearly anything
+        raise InputError(f"{path} is damaged: make it again with `python get_data.py`.") from None
+
+
+def write_all(folder, objects):
+    """Write {file name: object} to `folder`: every file beside its place first, then all are renamed."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as beside:
+        for name, content in objects.items():
+            with open(Path(beside, name), "wb") as file:
+                pickle.dump(content, file, protocol=5)
+                file.flush()
+                os.fsync(file.fileno())
+        for name in objects:
+            os.replace(Path(beside, name), folder / name)
+
+
+@dataclass
+class Data:
+    """What the pickles of one `user_data` folder hold.
+
+    meta: the contents of `meta.pkl`. tables: {key: {column: array}}, one row a user, a feed, ...; row 0 is the unknown one.
+    train, valid: {column: array (rows,)} of interactions; a column named like a table is a row number in it.
+    """
+
+    meta: dict
+    tables: dict
+    train: dict
+    valid: dict
+    folder: Path
+
+    def positive_rate(self, task):
+        return float(self.train[task].mean(dtype=np.float64))
+
+    def log_odds(self, task):
+        """Log odds of `task` over the training rows, half a row added to each class so that it is finite."""
+        labels = self.train[task]
+        positives = float(labels.sum(dtype=np.float64))
+        return float(np.log((positives + 0.5) / (len(labels) - positives + 0.5)))
+
+
+def load(folder):
+    """The Data in `folder`. Raises InputError where it does not keep the contract of `user_data/README.md`."""
+    folder = Path(folder)
+    meta = read(folder / "meta.pkl")
+    if not isinstance(meta, dict) or meta.get("version") != VERSION:
+        raise InputError(f"{folder}/meta.pkl is of another version: run `python get_data.py` again.")
+    tables = {key: read(folder / f"{key}.pkl") for key in meta["tables"]}
+    data = Data(meta, tables, read(folder / "train.pkl"), read(folder / "valid.pkl"), folder)
+    for name, content in {**tables, "train": data.train, "valid": data.valid}.items():
+        if content.pop("stamp", None) != meta["stamp"]:
+            raise InputError(f"{folder}/{name}.pkl and meta.pkl are of different runs: run `python get_data.py` again.")
+    _check(data)
+    return data
+
+
+def _check(data):
+    for split in ("train", "valid"):
+        rows, place = getattr(data, split), f"{data.folder}/{split}.pkl"
+        lengths = {len(column) for column in rows.values()}
+        if len(lengths) != 1 or not min(lengths):
+            raise InputError(f"{place} is empty or its columns differ in length: write it again.")
+        for task in data.meta["tasks"]:
+            if task not in rows or not np.isin(rows[task], (0, 1)).all():
+                raise InputError(f"{place}: column {task} must be there and hold 0 and 1 only.")
+        for key, table in data.tables.items():
+            _check_codes(rows.get(key), len(table["key"]), f"{place}: column {key}")
+    for name, feature in data.meta["features"].items():
+        table = feature.get("table")
+        holders = [(f"{table}.pkl", data.tables[table])] if table else [("train.pkl", data.train), ("valid.pkl", data.valid)]
+        for file, columns in holders:
+            place = f"{data.folder}/{file}: column {name}"
+            if name not in columns:
+                raise InputError(f"{place} is missing, and meta.pkl names it among the features.")
+            if feature["kind"] != "dense":
+                column = columns[name]["values"] if feature["kind"] == "list" else columns[name]
+                _check_codes(column, data.meta["vocabularies"][feature["vocabulary"]], place)
+            elif not np.isfinite(columns[name]).all():
+                raise InputError(f"{place} holds NaN or infinity: replace them, 0 being the mean.")
+
+
+def _check_codes(column, size, place):
+    if column is None or column.dtype.kind not in "iu":
+        raise InputError(f"{place} must be there and hold integers.")
+    if len(column) and not (column.min() >= 0 and column.max() < size):
+        raise InputError(f"{place} holds codes outside 0..{size - 1}: encode it again.")

@@ -1,0 +1,72 @@
+"""The scores: exact AUC, the contest's uAUC and weighted score, log loss. Nowhere else is a score computed."""
+import numpy as np
+from sklearn.metrics import log_loss, roc_auc_score
+
+
+def auc(labels, scores):
+    """Exact area under the ROC curve over all rows; nan where only one class is there."""
+    return float(roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else float("nan")
+
+
+def uauc(labels, scores, groups):
+    """The contest's uAUC: mean over users of the AUC within the user, users of one class only left out.
+
+    labels, scores, groups: (rows,), groups being small integers. Within a group the AUC is (R - P (P + 1) / 2) / (P N), R
+    the sum of the positives' ranks (ties share their mean rank), P and N the numbers of positives and negatives
+    (Mann and Whitney, 1947). nan where no group has both classes.
+    """
+    order = np.lexsort((scores, groups))
+    groups, scores, positive = np.asarray(groups)[order], np.asarray(scores)[order], np.asarray(labels)[order] > 0
+    new_group = np.concatenate([[True], groups[1:] != groups[:-1]])
+    new_tie = new_group | np.concatenate([[True], scores[1:] != scores[:-1]])
+    starts = np.flatnonzero(new_tie)
+    ends = np.append(starts[1:], len(scores))  # one past the last row of each tie
+    rank = ((starts + ends + 1) / 2)[np.cumsum(new_tie) - 1]  # ranks from 1, over all rows
+    group = np.cumsum(new_group) - 1
+    rank -= np.flatnonzero(new_group)[group]  # ranks within the group
+    positives = np.bincount(group, weights=positive)
+    negatives = np.bincount(group) - positives
+    both = (positives > 0) & (negatives > 0)
+    if not both.any():
+        return float("nan")
+    rank_sums = np.bincount(group, weights=np.where(positive, rank, 0.0))[both]
+    positives, negatives = positives[both], negatives[both]
+    return float(np.mean((rank_sums - positives * (positives + 1) / 2) / (positives * negatives)))
+
+
+def weighted(values, weights):
+    """Mean of {task: value} with the contest's {task: weight}; nan where a value is."""
+    return sum(values[task] * weight for task, weight in weights.items()) / sum(weights.values())
+
+
+def sigmoid(logits):
+    """1 / (1 + exp(-logits)) in float64, without overflow."""
+    return np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64)))
+
+
+def score(labels, logits, groups=None):
+    """{"auc", "uauc", "logloss"} of one task; uauc only with groups. logits: (rows,), taken in float64."""
+    logits = np.asarray(logits, np.float64)
+    scores = {"auc": auc(labels, logits)}
+    if groups is not None:
+        scores["uauc"] = uauc(labels, logits, groups)
+    scores["logloss"] = float(log_loss(labels, sigmoid(logits), labels=[0, 1]))
+    return scores
+
+
+def yardsticks(data, tasks):
+    """{name: {task: logits or None}} of what a model is held against: each row's user's smoothed past rate, and the oracle.
+
+    The former comes from `user_history`, whose log lift orders the rows of a day as the smoothed rate does; the latter
+    from the true probabilities that the synthetic stand-in keeps. A data set without them has fewer yardsticks.
+    """
+    found, valid = {}, data.valid
+    history = data.meta["features"].get("user_history")
+    if history:
+        past = data.tables[history["table"]]["user_history"][valid["day"], valid[history["table"]]].astype(np.float64)
+        base = {task: data.log_odds(task) for task in tasks}
+        found["user's past rate"] = {task: base[task] + past[:, history["columns"].index(task)] for task in tasks}
+    if all(f"true_{task}" in valid for task in tasks):
+        truth = {task: valid[f"true_{task}"].astype(np.float64) for task in tasks}
+        found["oracle"] = {task: np.log(p) - np.log1p(-p) for task, p in truth.items()}
+    return found

@@ -1,0 +1,532 @@
+"""Writes a synthetic stand-in for the WeChat Big Data Challenge 2021 data, in the exact layout of its CSV files.
+
+    python data/sample.py [OUT] [--scale 0.1] [--seed 2021]
+
+The world. A feed f has a topic, a subtopic, an author and a latent vector q_f, the sum of their centres and a part of
+its own. A user u has a latent vector e_u, watches topic k on a share softmax_k(log supply_k + CONCENTRATION e_u.c_k) of
+the rows, and within a topic meets feeds in proportion to strength_f (age + 1)^-DECAY while they live. Row (u, f, day) gets action t with
+
+    logit P = intercept_t + ACTIVITY_t a_ut + MOOD_t m_u,day + topic_kt + author_at + own_ft + TASTE_t z_ut . q_f + device_t
+
+where a_u (tasks share part of it) says how much the user acts at all, and the taste z_ut mixes e_u, a part common to all
+tasks and a part for t alone. Tags, keywords, songs, text and embeddings are noisy views of topic, subtopic, author and
+q_f. Comments depend on read_comment and like, follows on click_avatar; there P is the marginal over those two.
+
+Beside the CSVs lie `true_probability.npy`, float32 (rows of user_action.csv, 7), the P of each row and action in the
+order of `common.columns.ACTIONS`, from which the best AUC that any model could reach follows, and `sample.json`, written
+last. Users, feeds and authors are proportional to `scale`, rows a user are not; scale 1 is the size of the contest.
+"""
+import argparse
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from common.columns import ACTIONS, FEED_EMBEDDINGS, FEED_INFO, TEST, USER_ACTION  # noqa: E402
+
+# Sizes at scale 1, from the published statistics.
+N_USERS, N_TEST_USERS = 20_000, 9_757
+TEST_ROWS = {"test_a.csv": 421_985, "test_b.csv": 419_646}
+DAY_ROWS = np.array([478489, 461842, 543566, 504623, 444828, 472726, 480460, 500120, 512466, 596886, 614175, 532038,
+                     566627, 609036], float)
+N_DAYS, TEST_DAY = len(DAY_ROWS), len(DAY_ROWS) + 1
+USER_ROWS = ([0, .02, .25, .5, .75, .9, .95, .99, 1], [8, 14, 158, 314, 545, 740, 824, 911, 980])  # share, rows
+ACTIVE_DAYS = .60  # a user comes on about this share of the days
+DUPLICATES = .0164  # share of rows whose (user, feed) was there before
+USER_IDS, FEED_IDS = (8, 250_236), (0, 112_871)  # sparse ids
+
+# Feeds: fitted to the published rows per feed, the share of new feeds a day and the feeds seen in the tests alone.
+N_OLD, N_BORN_A_DAY, N_BORN_TEST_DAY = 37_770, 4_840, 12_210
+OLD_AGE, LIFE = 32.6, 12.6  # mean days: age on day 1 of the feeds born before; time left from then, or from birth
+DECAY, STRENGTH, STRENGTH_KNEE, STRENGTH_BEYOND, STRENGTH_TEST_DAY = .428, 1.898, 3.69, .46, .359
+N_AUTHORS, AUTHOR_SIZE = 33_000, 1.75  # authors who may post; std of the log of their feeds
+
+# What a feed is about.
+N_TOPICS, N_SUBTOPICS, DIM = 40, 8, 8  # subtopics per topic; latent dimensions
+Q_PARTS = {"topic": .45, "subtopic": .20, "author": .15, "own": .20}  # variance of q_f
+CONCENTRATION = 1.2  # how far a user's share of topics departs from their supply
+STAYS_ON_TOPIC = .75  # share of an author's feeds on the author's topic
+
+# Per task: rate, and standard deviations on the logit scale.
+MODEL = pd.DataFrame(
+    {
+        "rate": [.0350159, .0258049, .0075333, .0038212, .0013425],
+        "activity": [2.75, 1.45, 1.35, 1.75, 1.90],
+        "skew": [.0, .12, .05, .10, .10],
+        "mood": [.45, .35, .30, .30, .30],
+        "topic": [.25, .25, .45, .50, .50],
+        "author": [.32, .32, .75, .50, .50],
+        "own": [.36, .28, .40, .65, .50],
+        "taste": [.52, .52, .60, .60, .60],
+        "device": [.05, -.05, .05, -.10, -.05],
+    },
+    index=["read_comment", "like", "click_avatar", "forward", "favorite"],
+)
+SHARED_ACTIVITY, SHARED_QUALITY = .35, .30  # correlation over tasks of what users do and of what feeds get
+Z_PARTS = {"exposure": .35, "shared": .30, "task": .35}  # variance of the taste z_ut
+COMMENT = {"rate": .0004046, "read_comment": .559, "like": .349}  # rate; P(read_comment | comment), P(like | comment)
+FOLLOW = {"rate": .0007211, "click_avatar": .983}
+CHATTINESS = .8  # std of the log of a user's own factor on comment and follow
+DEVICE_2, DEVICE_CHANGES = .765, .01
+
+# Quantiles of play and stay in ms and of the length of a video in s: (share, value).
+PLAY = ([0, .03, .25, .5, .75, .95, .99, .999, .99999, 1], [0, 0, 2000, 13300, 36000, 70000, 155000, 350000, 9e5, 2e6])
+STAY = ([0, .02, .25, .5, .75, .95, .99, .999, .99999, 1], [0, 600, 5200, 17800, 41300, 78000, 165000, 400000, 2e6, 9e6])
+SECONDS = ([0, .02, .25, .5, .75, .78, 1], [3, 6, 14, 26, 54, 60, 60])
+N_LONGER, N_IN_MS, LONGEST_IN_MS = 91, 7, 59_960  # videos above 60 s; those among them given in ms
+PLAY_ACTS, PLAY_INTEREST, PLAY_SECONDS = .33, .20, .35  # what moves play, against a noise of std 1
+
+# Observable content.
+N_TAGS, N_KEYWORDS, N_WORDS, N_CHARS = 352, 27_300, 150_900, 33_400
+N_SONGS, N_SINGERS = 36_000, 31_000  # to draw from
+MISSING = {"bgm_song_id": .490, "manual_keyword_list": .308, "machine_keyword_list": .127, "description": .030,
+           "manual_tag_list": .0040, "machine_tag_list": .0030}
+LIST_LENGTHS = {  # length: share
+    "manual_tag_list": {1: .08, 2: .16, 3: .20, 4: .27, 5: .16, 6: .08, 7: .03, 8: .01, 9: .005, 10: .003, 11: .002},
+    "machine_tag_list": {1: .12, 2: .12, 3: .08, 4: .06, 5: .10, 6: .40, 7: .06, 8: .03, 9: .015, 10: .005, 11: .004,
+                         12: .003, 13: .002, 14: .001},
+    "manual_keyword_list": {1: .36, 2: .26, 3: .17, 4: .10, 5: .05, 6: .025, 7: .012, 8: .008, 9: .005, 10: .003,
+                            12: .003, 14: .002, 16: .001, 18: .001},
+    "machine_keyword_list": {1: .15, 2: .20, 3: .22, 4: .17, 5: .12, 6: .06, 7: .04, 8: .02, 9: .01, 10: .005,
+                             12: .003, 14: .001, 16: .001},
+}
+TEXT_LENGTHS = {"description": (24, .60, 622), "ocr": (16, 1.70, 5198), "asr": (24, 1.45, 1003)}  # median, log std, max
+EMBEDDING_DIM, EMBEDDING_NOISE = 512, 1.5  # noise against the signal's norm
+
+CHUNK = 500_000  # rows at a time, so that memory grows by bytes a row and not by kilobytes
+
+
+def interpolate(table, share):
+    return np.interp(share, table[0], table[1])
+
+
+def spread(n, rng):
+    """(n,) numbers in (0, 1), one in each n-th part, in random order: a sample without sampling noise."""
+    return rng.permutation((np.arange(n) + .5) / n)
+
+
+def correlated(n, shared, rng):
+    """(n, tasks) standard normal, any two tasks correlated by `shared`."""
+    return np.sqrt(shared) * rng.standard_normal((n, 1)) + np.sqrt(1 - shared) * rng.standard_normal((n, len(MODEL)))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def normalize(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def make_feeds(scale, rng):
+    """Everything latent about the feeds; arrays of length F, in no particular order."""
+    n_old, n_day, n_test = (max(1, round(n * scale)) for n in (N_OLD, N_BORN_A_DAY, N_BORN_TEST_DAY))
+    birth = np.concatenate([-rng.exponential(OLD_AGE, n_old).astype(int), np.repeat(np.arange(1, TEST_DAY), n_day),
+                            np.full(n_test, TEST_DAY)])
+    n = len(birth)
+    last = np.maximum(birth, 1) + rng.exponential(LIFE, n).astype(int)
+    log_strength = STRENGTH * rng.standard_normal(n)
+    beyond = np.maximum(log_strength - STRENGTH_KNEE, 0)
+    strength = np.exp(log_strength - (1 - STRENGTH_BEYOND) * beyond)
+    strength[birth == TEST_DAY] *= STRENGTH_TEST_DAY
+
+    n_authors = round(N_AUTHORS * scale)
+    supply = rng.permutation(1 / (np.arange(N_TOPICS) + 4.))  # a few broad topics, many small ones
+    supply /= supply.sum()
+    size = np.exp(AUTHOR_SIZE * rng.standard_normal(n_authors))
+    author = rng.choice(n_authors, n, p=size / size.sum())
+    author_topic = rng.choice(N_TOPICS, n_authors, p=supply)
+    stays = rng.random(n) < STAYS_ON_TOPIC
+    topic = np.where(stays, author_topic[author], rng.choice(N_TOPICS, n, p=supply))
+    subtopic = topic * N_SUBTOPICS + np.minimum(rng.geometric(.35, n) - 1, N_SUBTOPICS - 1)
+
+    centres = rng.standard_normal((N_TOPICS, DIM))
+    parts = {"topic": centres[topic], "subtopic": rng.standard_normal((N_TOPICS * N_SUBTOPICS, DIM))[subtopic],
+             "author": rng.standard_normal((n_authors, DIM))[author], "own": rng.standard_normal((n, DIM))}
+    q = sum(np.sqrt(Q_PARTS[name]) * part for name, part in parts.items())  # (F, DIM)
+    quality = (  # (F, tasks)
+        MODEL.topic.values * correlated(N_TOPICS, SHARED_QUALITY, rng)[topic]
+        + MODEL.author.values * correlated(n_authors, SHARED_QUALITY, rng)[author]
+        + MODEL.own.values * correlated(n, SHARED_QUALITY, rng)
+    )
+    seconds = interpolate(SECONDS, spread(n, rng)).round().astype(int)
+    longer = rng.choice(n, max(2, round(N_LONGER * scale)), replace=False)
+    seconds[longer] = 61 + rng.exponential(60, len(longer)).astype(int)
+    in_ms = longer[: max(1, round(N_IN_MS * scale))]
+    seconds[in_ms] = np.linspace(8_000, LONGEST_IN_MS, len(in_ms))
+    return {"birth": birth, "last": last, "strength": strength, "topic": topic, "subtopic": subtopic, "author": author,
+            "q": q.astype(np.float32), "quality": quality.astype(np.float32), "seconds": seconds, "centres": centres}
+
+
+def intensity(feeds, day):
+    """(F,) how readily each feed is shown on a day."""
+    age = day - feeds["birth"]
+    return np.where((age >= 0) & (day <= feeds["last"]), feeds["strength"] * (np.maximum(age, 0) + 1.) ** -DECAY, 0)
+
+
+def make_users(scale, feeds, rng):
+    """Everything latent about the users; arrays of length U."""
+    n = max(2, round(N_USERS * scale))
+    rows = interpolate(USER_ROWS, spread(n, rng))
+    e = rng.standard_normal((n, DIM))
+    supply = sum(np.bincount(feeds["topic"], intensity(feeds, d + 1) / intensity(feeds, d + 1).sum() * r, N_TOPICS)
+                 for d, r in enumerate(DAY_ROWS))
+    mixture = supply * np.exp(CONCENTRATION * e @ feeds["centres"].T / np.sqrt(DIM))  # (U, topics)
+    for _ in range(20):  # so that topics are watched as much as they are supplied
+        mixture /= mixture.sum(1, keepdims=True)
+        mixture *= supply / (rows @ mixture)
+    mixture /= mixture.sum(1, keepdims=True)
+    shared = rng.standard_normal((n, 1, DIM))
+    taste = (np.sqrt(Z_PARTS["exposure"]) * e[:, None] + np.sqrt(Z_PARTS["shared"]) * shared
+             + np.sqrt(Z_PARTS["task"]) * rng.standard_normal((n, len(MODEL), DIM))) / np.sqrt(DIM)
+    activity = correlated(n, SHARED_ACTIVITY, rng)
+    activity = MODEL.activity.values * (activity + MODEL["skew"].values * (activity**2 - 1))
+    return {"rows": rows, "mixture": mixture,
+            "taste": (MODEL.taste.values[:, None] * taste).astype(np.float32),  # (U, tasks, DIM)
+            "activity": activity,
+            "mood": rng.standard_normal((n, N_DAYS)).astype(np.float32),
+            "chattiness": np.exp(CHATTINESS * rng.standard_normal((n, 2)) - CHATTINESS**2 / 2).clip(0, 12),
+            "device": 1 + (rng.random(n) < DEVICE_2)}
+
+
+def rows_a_day(users, rng):
+    """(U, days) rows of each user on each day; both sides as published, up to the noise of a multinomial."""
+    n = len(users["rows"])
+    weight = rng.gamma(3., size=(n, N_DAYS)) * (rng.random((n, N_DAYS)) < ACTIVE_DAYS)
+    weight[np.arange(n), rng.integers(N_DAYS, size=n)] += 1.  # nobody is away on every day
+    for _ in range(30):
+        weight *= DAY_ROWS / DAY_ROWS.sum() * users["rows"].sum() / weight.sum(0)
+        weight *= (users["rows"] / weight.sum(1))[:, None]
+    return rng.multinomial(users["rows"].round().astype(int), weight / weight.sum(1, keepdims=True))
+
+
+def show(users, feeds, who, counts, days, duplicates, rng):
+    """Feeds for counts[i, j] rows of user who[i] on days[j]: (user, day, feed), by user and then by day."""
+    cell = np.repeat(np.arange(counts.size, dtype=np.int32), counts.ravel())
+    user = np.asarray(who, np.int32)[cell // len(days)]
+    column = (cell % len(days)).astype(np.int8)
+    del cell
+    supply = np.cumsum(users["mixture"], axis=1)
+    supply = (supply / supply[:, -1:] * (1 - 1e-9) + np.arange(len(supply))[:, None]).ravel()
+    by_topic = np.argsort(feeds["topic"], kind="stable")
+    edge = np.searchsorted(feeds["topic"][by_topic], np.arange(N_TOPICS + 1))
+    shown = [np.concatenate([[0.], np.cumsum(intensity(feeds, day)[by_topic])]) for day in days]
+
+    def draw(rows, own_topics):
+        feed = np.empty(len(rows), np.int32)
+        for part in range(0, len(rows), CHUNK):
+            these = rows[part:part + CHUNK]
+            drawn = np.searchsorted(supply, user[these] + rng.random(len(these))) % N_TOPICS
+            low, high = (drawn, drawn + 1) if own_topics else (0 * drawn, 0 * drawn + N_TOPICS)
+            for j, total in enumerate(shown):
+                here = column[these] == j
+                start, end = total[edge[low[here]]], total[edge[high[here]]]
+                at = np.searchsorted(total, start + rng.random(len(start)) * (end - start), side="right") - 1
+                feed[part:part + CHUNK][here] = by_topic[np.minimum(at, len(by_topic) - 1)]
+        return feed
+
+    feed = draw(np.arange(len(user), dtype=np.int32), True)
+    n_feeds = len(by_topic)
+    for attempt in range(12):
+        key = user * np.int64(n_feeds) + feed
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+        again = order[1:][key[1:] == key[:-1]]  # the later rows of each pair
+        excess = len(again) - round(duplicates * len(user))
+        if excess <= 0:
+            break
+        again = rng.permutation(again)[:excess]
+        feed[again] = draw(again, attempt < 4)
+    return user, np.asarray(days, np.int8)[column], feed
+
+
+def intercept(logit, rate):
+    """The b at which sigmoid(logit + b) has the mean `rate`."""
+    count, edges = np.histogram(logit, 20_000)
+    middle = (edges[1:] + edges[:-1]) / 2
+    low, high = -40., 40.
+    for _ in range(60):
+        b = (low + high) / 2
+        low, high = (b, high) if count @ sigmoid(middle + b) / len(logit) < rate else (low, b)
+    return b
+
+
+def dependent(rule, given, factor, label, probability, rng):
+    """Labels and marginal probabilities of an action that depends on other ones (`given`: their columns in ACTIONS).
+
+    P(action | cell) = rate Q(cell) / P(cell) x the user's factor, where a cell is the outcomes of the given actions,
+    Q(cell) the published share of the action's rows that lies in the cell and P(cell) the share of all rows.
+    """
+    names = [name for name in rule if name != "rate"]
+    marginal, drawn = np.zeros(len(factor), np.float32), np.zeros(len(factor), bool)
+    uniform = rng.random(len(factor), dtype=np.float32)
+    for cell in np.ndindex(*(2,) * len(names)):
+        share, here, q = np.ones(len(factor), np.float32), np.ones(len(factor), bool), 1.
+        for name, column, outcome in zip(names, given, cell):
+            share *= probability[:, column] if outcome else 1 - probability[:, column]
+            here &= label[:, column] == outcome
+            q *= rule[name] if outcome else 1 - rule[name]
+        conditional = np.minimum(rule["rate"] * q / np.mean(share * factor, dtype=float) * factor, .95)
+        marginal += share * conditional
+        drawn |= here & (uniform < conditional)
+    return drawn, marginal
+
+
+def act(users, feeds, user, day, feed, rng):
+    """Device, labels and true probabilities of every row: (R,), (R, 7) int8, (R, 7) float32, and interest (R,)."""
+    n, tasks = len(user), list(MODEL.index)
+    columns = [ACTIONS.index(task) for task in tasks]
+    device = users["device"].astype(np.int8)[user]
+    changed = rng.random(n, dtype=np.float32) < DEVICE_CHANGES
+    device[changed] = 3 - device[changed]
+    probability, label = np.zeros((n, len(ACTIONS)), np.float32), np.zeros((n, len(ACTIONS)), np.int8)
+    interest = np.zeros(n, np.float32)
+    for t, (task, column) in enumerate(zip(tasks, columns)):
+        m = MODEL.loc[task]
+        logit = np.empty(n, np.float32)
+        for part in range(0, n, CHUNK):
+            rows = slice(part, part + CHUNK)
+            u, f = user[rows], feed[rows]
+            liking = feeds["quality"][f, t] + np.einsum("rd,rd->r", users["taste"][u, t], feeds["q"][f])
+            interest[rows] += liking / len(tasks)
+            logit[rows] = (users["activity"][u, t] + m.mood * users["mood"][u, day[rows] - 1] + liking
+                           + m.device * (device[rows] == 2))
+        probability[:, column] = sigmoid(logit + np.float32(intercept(logit, m.rate)))
+        label[:, column] = rng.random(n, dtype=np.float32) < probability[:, column]
+    for i, (name, rule) in enumerate({"comment": COMMENT, "follow": FOLLOW}.items()):
+        column, given = ACTIONS.index(name), [ACTIONS.index(other) for other in rule if other != "rate"]
+        factor = users["chattiness"][user, i].astype(np.float32)
+        label[:, column], probability[:, column] = dependent(rule, given, factor, label, probability, rng)
+    return device, label, probability, interest
+
+
+def watch(feeds, feed, label, interest, rng):
+    """play and stay in ms: longer with interest, with an action and with the video, each with its published quantiles."""
+    seconds = np.log(np.minimum(feeds["seconds"], 90))
+    seconds = (seconds - seconds.mean()) / seconds.std()
+    score = rng.standard_normal(len(feed), dtype=np.float32)
+    score += PLAY_SECONDS * seconds[feed].astype(np.float32) + PLAY_INTEREST * interest / interest.std()
+    score += PLAY_ACTS * label.any(1)
+    lingering = score + .35 * rng.standard_normal(len(feed), dtype=np.float32)
+    share = np.linspace(0, 1, 20_001)
+    every = max(1, len(feed) // 2_000_000)  # rows enough for the quantiles
+    play, stay = (interpolate(table, np.interp(x, np.quantile(x[::every], share), share)).astype(np.int32)
+                  for table, x in ((PLAY, score), (STAY, lingering)))
+    return play, stay
+
+
+def zipf(n, size, rng):
+    """Ranks 0..size-1, the r-th about as likely as 1 / r."""
+    return np.minimum(np.exp(rng.random(n) * np.log(size + 1.)).astype(np.int64) - 1, size - 1)
+
+
+def draw_list(lengths, n_values, sources, rng):
+    """One list of distinct values a feed: each value from one of `sources`, (share, offset of each feed) pairs.
+
+    A source's values are Zipf ranks moved by the feed's offset, so feeds of one offset share their frequent values.
+    """
+    wide = 3 * max(int(lengths.max()), 4)
+    shares = np.cumsum([share for share, _ in sources])
+    which = np.searchsorted(shares[:-1], rng.random((len(lengths), wide)))
+    offsets = np.stack([offset for _, offset in sources], axis=1)
+    value = (zipf(which.shape, n_values, rng) + np.take_along_axis(offsets, which, axis=1)) % n_values
+    return [list(dict.fromkeys(row))[:k] for row, k in zip(value.tolist(), lengths.tolist())]
+
+
+def seen_by_machine(manual, extra, lengths, rng):
+    """What a classifier finds: part of the manual list and other values, with falling weights down to almost zero."""
+    kept, weight = rng.random((len(manual), 20)), np.sort(rng.beta(2., 1.5, (len(manual), 20)), axis=1)[:, ::-1]
+    tiny = rng.random(len(manual)) < .3
+    lists = []
+    for i, (values, more, k) in enumerate(zip(manual, extra, lengths.tolist())):
+        values = list(dict.fromkeys([v for v, r in zip(values, kept[i]) if r < .7] + more))[:k]
+        weights = weight[i, :len(values)].tolist()
+        if tiny[i] and len(values) > 1:
+            weights[-1] = round(weights[-1] * 1e-6, 8) + 1e-8
+        lists.append(";".join(f"{v} {w:.7g}" for v, w in zip(values, weights)))
+    return lists
+
+
+def describe(feeds, ids, rng):
+    """The columns of feed_info but the texts, which are too long to hold."""
+    n, topic, subtopic, author = len(ids), feeds["topic"], feeds["subtopic"], feeds["author"]
+    lengths = {name: rng.choice(list(share), n, p=np.array(list(share.values())) / sum(share.values()))
+               for name, share in LIST_LENGTHS.items()}
+    info = {"feedid": ids, "authorid": feeds["authorid"], "videoplayseconds": feeds["seconds"]}
+    for kind, size, weights in (("tag", N_TAGS, (.55, .25, .0)), ("keyword", N_KEYWORDS, (.40, .15, .25))):
+        move = [rng.integers(size, size=k)[of] for k, of in ((subtopic.max() + 1, subtopic), (N_TOPICS, topic),
+                                                             (author.max() + 1, author))]
+        sources = [*zip(weights, move), (1 - sum(weights), np.zeros(n, np.int64))]
+        names = f"manual_{kind}_list", f"machine_{kind}_list"
+        manual = draw_list(lengths[names[0]], size, sources, rng)
+        extra = draw_list(lengths[names[1]], size, sources, rng)
+        info[names[0]] = [";".join(map(str, values)) for values in manual]
+        info[names[1]] = seen_by_machine(manual, extra, lengths[names[1]], rng)
+    n_songs, n_singers = max(1, round(N_SONGS * feeds["scale"])), max(1, round(N_SINGERS * feeds["scale"]))
+    taken = rng.random(n)
+    move = rng.integers(n_songs, size=N_TOPICS)[topic], rng.integers(n_songs, size=author.max() + 1)[author]
+    song = np.select([taken < .35, taken < .60], [zipf(n, n_songs, rng) + move[0], rng.integers(3, size=n) + move[1]],
+                     rng.integers(n_songs, size=n)) % n_songs
+    singer_of = rng.integers(n_singers, size=n_songs)
+    info["bgm_song_id"] = [str(s) for s in song.tolist()]
+    info["bgm_singer_id"] = [str(s) for s in singer_of[song].tolist()]
+    for name, share in MISSING.items():
+        for i in np.flatnonzero(rng.random(n) < share):
+            for column in ("bgm_song_id", "bgm_singer_id") if name == "bgm_song_id" else (name,):
+                if column in info:
+                    info[column][i] = ""
+    return info
+
+
+@contextmanager
+def beside(path, mode="w"):
+    """An open file that takes its name only when it is complete."""
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
+        yield file
+    os.replace(temporary, path)
+
+
+def write_feed_info(path, info, feeds, rng):
+    """feed_info.csv, its texts drawn a few thousand feeds at a time; characters are those of the words."""
+    names, char_names = [str(i) for i in range(N_WORDS)], [str(i) for i in range(N_CHARS)]
+    word_of, move = rng.permutation(N_WORDS), rng.integers(N_WORDS, size=N_TOPICS)
+    n_chars = rng.choice([1, 2, 3], N_WORDS, p=[.45, .40, .15])
+    spelling = rng.permutation(N_CHARS)[zipf((N_WORDS, 3), N_CHARS, rng)]
+    n, step = len(info["feedid"]), 4_000
+    with beside(path) as file:
+        file.write(",".join(FEED_INFO) + "\n")
+        for part in range(0, n, step):
+            rows = slice(part, min(part + step, n))
+            columns = {name: values[rows] for name, values in info.items()}
+            for field, (median, deviation, longest) in TEXT_LENGTHS.items():
+                z = rng.standard_normal(rows.stop - part)
+                size = median * np.exp(deviation * (z + .01 * z**3))
+                size = np.minimum(size.round().astype(int), longest)
+                if field in MISSING:
+                    size = np.where(rng.random(len(size)) < MISSING[field], 0, np.maximum(size, 1))
+                topic = np.repeat(feeds["topic"][rows], size)
+                shift = np.where(rng.random(len(topic)) < .4, move[topic], 0)
+                words = word_of[(zipf(len(topic), N_WORDS, rng) + shift) % N_WORDS]
+                tokens = [names[w] for w in words.tolist()]
+                kept = np.arange(3) < n_chars[words, None]
+                chars = [char_names[c] for c in spelling[words][kept].tolist()]
+                end = np.cumsum(size)
+                char_end = np.concatenate([[0], np.cumsum(n_chars[words])])[end]
+                for column, of, ends in ((field, tokens, end), (field + "_char", chars, char_end)):
+                    ends = [0, *ends.tolist()]
+                    columns[column] = [" ".join(of[a:b]) for a, b in zip(ends, ends[1:])]
+            file.writelines(",".join(map(str, row)) + "\n" for row in zip(*(columns[name] for name in FEED_INFO)))
+
+
+def write_embeddings(path, ids, q, rng):
+    """feed_embeddings.csv: a random projection of q_f with noise, of norm 1, a space after every number."""
+    projection = rng.standard_normal((DIM, EMBEDDING_DIM)) / np.sqrt(DIM)
+    line = "%d," + "%.8f " * EMBEDDING_DIM + "\n"
+    with beside(path) as file:
+        file.write(",".join(FEED_EMBEDDINGS) + "\n")
+        for part in range(0, len(ids), 4_000):
+            signal = q[part:part + 4_000] @ projection
+            vectors = normalize(signal + EMBEDDING_NOISE * rng.standard_normal(signal.shape))
+            file.writelines(line % (i, *v) for i, v in zip(ids[part:part + 4_000].tolist(), vectors.tolist()))
+
+
+def write_rows(path, columns):
+    """A CSV of integer columns, a chunk at a time; a column is an array or a function from a slice to an array."""
+    with beside(path) as file:
+        file.write(",".join(columns) + "\n")
+        for part in range(0, len(columns["userid"]), CHUNK):
+            frame = pd.DataFrame({name: values[part:part + CHUNK] for name, values in columns.items()})
+            frame.to_csv(file, header=False, index=False, lineterminator="\n")
+
+
+def generate(out, scale=0.1, seed=2021, report=print):
+    """Writes the files into the folder `out`, made if it is not there; returns the content of sample.json."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "sample.json").unlink(missing_ok=True)  # an interrupted run leaves no folder that looks complete
+    started = time.perf_counter()
+
+    def stage(i):
+        return np.random.default_rng([seed, i])
+
+    def say(what):
+        report(f"{time.perf_counter() - started:7.1f} s  {what}")
+
+    feeds = make_feeds(scale, stage(1))
+    users = make_users(scale, feeds, stage(2))
+    counts = rows_a_day(users, stage(3))
+    say(f"{len(users['rows']):,} users and {len(feeds['birth']):,} feeds drawn")
+
+    user, day, feed = show(users, feeds, np.arange(len(counts)), counts, range(1, TEST_DAY), DUPLICATES, stage(4))
+    rng, n_test = stage(5), max(1, round(N_TEST_USERS * scale))
+    n_test = min(n_test, len(counts) // 2)
+    groups = np.sort(rng.permutation(len(counts))[: 2 * n_test].reshape(2, n_test), axis=1)
+    tests = {}
+    for (name, rows), group in zip(TEST_ROWS.items(), groups):
+        weight = users["rows"][group] * rng.gamma(3., size=n_test)
+        count = np.maximum(1, rng.poisson(weight / weight.sum() * rows * scale))[:, None]
+        tests[name] = show(users, feeds, group, count, [TEST_DAY], 0., rng)
+    say(f"{len(user):,} rows of the log and {sum(len(t[0]) for t in tests.values()):,} of the tests shown")
+
+    device, label, probability, interest = act(users, feeds, user, day, feed, stage(6))
+    play, stay = watch(feeds, feed, label, interest, stage(7))
+    say("actions, play and stay drawn")
+
+    rng = stage(8)
+    met = np.zeros(len(feeds["birth"]), bool)  # a feed nobody meets is in no file
+    for shown in (feed, *(test[2] for test in tests.values())):
+        met[shown] = True
+    place = np.cumsum(met) - 1
+    stretch = max(1, scale)
+    user_id = USER_IDS[0] + np.sort(rng.choice(round((USER_IDS[1] - USER_IDS[0]) * stretch), len(counts), replace=False))
+    ids = rng.choice(round(FEED_IDS[1] * stretch) + 1, met.sum(), replace=False)
+    write_rows(out / "user_action.csv", {name: values for name, values in sorted({
+        "userid": user_id[user], "feedid": ids[place[feed]], "date_": day, "device": device, "play": play, "stay": stay,
+        **{action: label[:, i] for i, action in enumerate(ACTIONS)},
+    }.items(), key=lambda item: USER_ACTION.index(item[0]))})
+    with beside(out / "true_probability.npy", "wb") as file:
+        np.save(file, probability)
+    for name, (who, _, what) in tests.items():
+        write_rows(out / name, dict(zip(TEST, (user_id[who], ids[place[what]], users["device"][who]))))
+    say("user_action.csv, true_probability.npy, test_a.csv and test_b.csv written")
+
+    n_rows = len(user)
+    feeds = {name: values[met] for name, values in feeds.items() if name != "centres"}
+    feeds["scale"] = scale
+    _, feeds["authorid"] = np.unique(feeds["author"], return_inverse=True)
+    del user, day, feed, label, probability, interest, play, stay
+    write_feed_info(out / "feed_info.csv", describe(feeds, ids, stage(9)), feeds, stage(10))
+    say(f"feed_info.csv written, {len(ids):,} feeds")
+    write_embeddings(out / "feed_embeddings.csv", ids, feeds["q"], stage(11))
+    say("feed_embeddings.csv written")
+
+    about = {"synthetic": True, "scale": scale, "seed": seed, "rows": n_rows, "version": 1, "columns": list(ACTIONS)}
+    with beside(out / "sample.json") as file:
+        file.write(json.dumps(about, indent=1) + "\n")
+    return about
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", nargs="?", default=Path(__file__).resolve().parent / "sample", help="folder to write into")
+    parser.add_argument("--scale", type=float, default=0.1, help="1 is the size of the contest: 20,000 users")
+    parser.add_argument("--seed", type=int, default=2021, help="another seed is another world")
+    args = parser.parse_args(argv)
+    if not .001 <= args.scale <= 20:
+        parser.error(f"--scale must lie between 0.001 and 20, not {args.scale}")
+    if args.seed < 0:
+        parser.error(f"--seed must not be negative, it is {args.seed}")
+    generate(args.out, args.scale, args.seed)
+
+
+if __name__ == "__main__":
+    main()

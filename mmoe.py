@@ -1,0 +1,66 @@
+"""MMOE: Multi-gate Mixture-of-Experts, all tasks at once (Ma et al., KDD 2018).
+
+    python mmoe.py [--user-data user_data] [--seed 0] [--runs 1]
+"""
+from dataclasses import dataclass
+
+from common.training import RunSettings, main as run, numbers, setting  # before keras: it quiets TensorFlow's start-up
+from common.embedding import FeatureEmbedding
+import keras
+from keras import layers, ops
+
+FEATURES = (
+    "userid,feedid,device,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,manual_keyword_list,machine_tag_list,"
+    "machine_keyword_list,videoplayseconds,feed_embedding,user_history,feed_history,author_history"
+)
+
+
+@dataclass
+class Settings(RunSettings):
+    features: str = setting(FEATURES, "features to use, separated by commas")
+    embedding_dim: int = setting(16, "length of an embedding")
+    hidden: str = setting("", "widths of the layers between the embeddings and the experts")
+    experts: int = setting(8, "number of experts, shared by all tasks")
+    expert_dim: int = setting(64, "width of an expert")
+    tower: str = setting("32", "widths of the layers of a task's tower")
+    dropout: float = setting(0.1, "share of hidden units left out in training")
+    learning_rate: float = setting(0.001, "Adam's learning rate")
+    batch_size: int = setting(2048, "rows a step")
+    epochs: int = setting(1, "passes over the training rows")
+
+
+def experts(x, n, dim):
+    """n experts of one layer, drawn independently, as one wide layer. (batch, width) -> (batch, n, dim)."""
+    return layers.Reshape((n, dim))(layers.Dense(n * dim, "relu", kernel_initializer="he_uniform")(x))
+
+
+def gated(x, outputs):
+    """Sum of g_i(x) f_i(x), g the softmax of a linear map of x (eq. 6, 7). (batch, width), (batch, n, dim) -> (batch, dim)."""
+    gate = layers.Dense(outputs.shape[1], "softmax", use_bias=False)(x)  # (batch, n)
+    return ops.einsum("bn,bnd->bd", gate, outputs)
+
+
+def build(data, tasks, settings):
+    """A logit a task: (FeatureEmbedding, keras.Model)."""
+    embed = FeatureEmbedding.of(data, settings.features.split(","), settings.embedding_dim)
+    vectors, dense = embed.symbols()
+    x = layers.Concatenate()([layers.Flatten()(vectors), dense])
+    for width in numbers(settings.hidden):
+        x = layers.Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
+
+    shared = experts(x, settings.experts, settings.expert_dim)
+    logits = {}
+    for task in tasks:
+        y = layers.Dropout(settings.dropout)(gated(x, shared))
+        for width in numbers(settings.tower):
+            y = layers.Dense(width, "relu")(y)
+        logits[task] = layers.Dense(1, name=task, bias_initializer=keras.initializers.Constant(data.log_odds(task)))(y)
+    return embed, keras.Model([vectors, dense], logits)
+
+
+def main(argv=None):
+    return run(build, Settings, __doc__, argv)
+
+
+if __name__ == "__main__":
+    main()

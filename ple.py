@@ -1,0 +1,78 @@
+"""PLE: Progressive Layered Extraction, all tasks at once (Tang et al., RecSys 2020).
+
+    python ple.py [--user-data user_data] [--seed 0] [--runs 1]
+"""
+from dataclasses import dataclass
+
+from common.training import RunSettings, main as run, numbers, setting  # before keras: it quiets TensorFlow's start-up
+from common.embedding import FeatureEmbedding
+import keras
+from keras import layers, ops
+
+FEATURES = (
+    "userid,feedid,device,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,manual_keyword_list,machine_tag_list,"
+    "machine_keyword_list,videoplayseconds,feed_embedding,user_history,feed_history,author_history"
+)
+
+
+@dataclass
+class Settings(RunSettings):
+    features: str = setting(FEATURES, "features to use, separated by commas")
+    embedding_dim: int = setting(16, "length of an embedding")
+    hidden: str = setting("", "widths of the layers between the embeddings and the experts")
+    own_experts: str = setting("2", "experts of each task's own, one number for all or one a task, such as 2,3,2,2")
+    shared_experts: int = setting(2, "experts shared by all tasks")
+    levels: int = setting(1, "extraction levels; one is the paper's CGC")
+    expert_dim: int = setting(64, "width of an expert")
+    tower: str = setting("32", "widths of the layers of a task's tower")
+    dropout: float = setting(0.1, "share of hidden units left out in training")
+    learning_rate: float = setting(0.001, "Adam's learning rate")
+    batch_size: int = setting(2048, "rows a step")
+    epochs: int = setting(1, "passes over the training rows")
+
+
+def experts(x, n, dim):
+    """n experts of one layer, drawn independently, as one wide layer. (batch, width) -> (batch, n, dim)."""
+    return layers.Reshape((n, dim))(layers.Dense(n * dim, "relu", kernel_initializer="he_uniform")(x))
+
+
+def gated(x, outputs):
+    """Sum of g_i(x) f_i(x), g the softmax of a linear map of x (eq. 1, 2). (batch, width), (batch, n, dim) -> (batch, dim)."""
+    gate = layers.Dense(outputs.shape[1], "softmax", use_bias=False)(x)  # (batch, n)
+    return ops.einsum("bn,bnd->bd", gate, outputs)
+
+
+def build(data, tasks, settings):
+    """A logit a task: (FeatureEmbedding, keras.Model)."""
+    embed = FeatureEmbedding.of(data, settings.features.split(","), settings.embedding_dim)
+    vectors, dense = embed.symbols()
+    x = layers.Concatenate()([layers.Flatten()(vectors), dense])
+    for width in numbers(settings.hidden):
+        x = layers.Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
+
+    own = numbers(settings.own_experts)
+    own = dict(zip(tasks, own * len(tasks) if len(own) == 1 else own, strict=True))
+    inputs, shared_input = dict.fromkeys(tasks, x), x
+    for level in range(settings.levels):
+        shared = experts(shared_input, settings.shared_experts, settings.expert_dim)
+        tasks_own = {task: experts(inputs[task], own[task], settings.expert_dim) for task in tasks}
+        if level < settings.levels - 1:  # the shared gate sees all experts; after the last level nothing would read it
+            next_shared = gated(shared_input, ops.concatenate([*tasks_own.values(), shared], axis=1))
+        inputs = {task: gated(inputs[task], ops.concatenate([tasks_own[task], shared], axis=1)) for task in tasks}
+        shared_input = next_shared if level < settings.levels - 1 else None
+
+    logits = {}
+    for task in tasks:
+        y = layers.Dropout(settings.dropout)(inputs[task])
+        for width in numbers(settings.tower):
+            y = layers.Dense(width, "relu")(y)
+        logits[task] = layers.Dense(1, name=task, bias_initializer=keras.initializers.Constant(data.log_odds(task)))(y)
+    return embed, keras.Model([vectors, dense], logits)
+
+
+def main(argv=None):
+    return run(build, Settings, __doc__, argv)
+
+
+if __name__ == "__main__":
+    main()
