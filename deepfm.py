@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 
 from common.training import RunSettings, main as run, numbers, setting  # before keras: it quiets TensorFlow's start-up
+from common.dropout import Dropout
 from common.embedding import FeatureEmbedding
 import keras
 from keras import layers, ops
@@ -26,12 +27,30 @@ class Settings(RunSettings):
     epochs: int = setting(1, "passes over the training rows")
 
 
-def second_order(factors):
-    """Sum over i < j of <v_i x_i, v_j x_j>, in O(n k): half of (sum)^2 - sum of squares (Rendle, ICDM 2010, lemma 3.1).
+@keras.saving.register_keras_serializable("multitask")
+class Factors(layers.Layer):
+    """A factor v_i for each dense value x_i: sum of v_i x_i and sum of (v_i x_i)^2. (batch, n) -> 2 x (batch, k)."""
 
-    factors: (batch, n, k), the v_i x_i. Returns (batch, 1).
+    def __init__(self, k, **kwargs):
+        super().__init__(**kwargs)
+        self.k = k
+
+    def build(self, shape):
+        self.v = self.add_weight((shape[-1], self.k), keras.initializers.RandomNormal(stddev=0.01), name="v")
+
+    def call(self, x):
+        return ops.matmul(x, self.v), ops.matmul(ops.square(x), ops.square(self.v))
+
+    def get_config(self):
+        return {**super().get_config(), "k": self.k}
+
+
+def second_order(total, squares):
+    """Sum over i < j of <v_i x_i, v_j x_j>, in O(n k), as half of (sum)^2 - sum of squares (Rendle, ICDM 2010, lemma 3.1).
+
+    total, squares: (batch, k), the sums over i of v_i x_i and of its elementwise square. Returns (batch, 1).
     """
-    return 0.5 * ops.sum(ops.square(ops.sum(factors, axis=1)) - ops.sum(ops.square(factors), axis=1), axis=1, keepdims=True)
+    return 0.5 * ops.sum(ops.square(total) - squares, axis=1, keepdims=True)
 
 
 def build(data, tasks, settings):
@@ -43,12 +62,12 @@ def build(data, tasks, settings):
 
     first = layers.Dense(1, name="w0", bias_initializer=keras.initializers.Constant(data.log_odds(task)))(dense)
     first = first + ops.sum(w, axis=1)
-    factors = layers.EinsumDense("bn,nk->bnk", (dense.shape[1], settings.embedding_dim), name="dense_factors")(dense)
-    second = second_order(ops.concatenate([v, factors], axis=1))
+    total, squares = Factors(settings.embedding_dim)(dense)
+    second = second_order(ops.sum(v, axis=1) + total, ops.sum(ops.square(v), axis=1) + squares)
 
     x = layers.Concatenate()([layers.Flatten()(v), dense])
     for width in numbers(settings.hidden):
-        x = layers.Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
+        x = Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
     return embed, keras.Model([vectors, dense], {task: first + second + layers.Dense(1, use_bias=False)(x)})
 
 

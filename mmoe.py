@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 
 from common.training import RunSettings, main as run, numbers, setting  # before keras: it quiets TensorFlow's start-up
+from common.dropout import Dropout
 from common.embedding import FeatureEmbedding
 import keras
 from keras import layers, ops
@@ -21,7 +22,7 @@ class Settings(RunSettings):
     embedding_dim: int = setting(16, "length of an embedding")
     hidden: str = setting("", "widths of the layers between the embeddings and the experts")
     experts: int = setting(8, "number of experts, shared by all tasks")
-    expert_dim: int = setting(64, "width of an expert")
+    expert_dim: int = setting(32, "width of an expert")
     tower: str = setting("32", "widths of the layers of a task's tower")
     dropout: float = setting(0.1, "share of hidden units left out in training")
     learning_rate: float = setting(0.001, "Adam's learning rate")
@@ -37,7 +38,7 @@ def experts(x, n, dim):
 def gated(x, outputs):
     """Sum of g_i(x) f_i(x), g the softmax of a linear map of x (eq. 6, 7). (batch, width), (batch, n, dim) -> (batch, dim)."""
     gate = layers.Dense(outputs.shape[1], "softmax", use_bias=False)(x)  # (batch, n)
-    return ops.einsum("bn,bnd->bd", gate, outputs)
+    return ops.sum(ops.expand_dims(gate, -1) * outputs, axis=1)
 
 
 def build(data, tasks, settings):
@@ -46,12 +47,12 @@ def build(data, tasks, settings):
     vectors, dense = embed.symbols()
     x = layers.Concatenate()([layers.Flatten()(vectors), dense])
     for width in numbers(settings.hidden):
-        x = layers.Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
+        x = Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
 
     shared = experts(x, settings.experts, settings.expert_dim)
     logits = {}
     for task in tasks:
-        y = layers.Dropout(settings.dropout)(gated(x, shared))
+        y = Dropout(settings.dropout)(gated(x, shared))
         for width in numbers(settings.tower):
             y = layers.Dense(width, "relu")(y)
         logits[task] = layers.Dense(1, name=task, bias_initializer=keras.initializers.Constant(data.log_odds(task)))(y)

@@ -55,7 +55,7 @@ def refuse(wrong, values, path, expected):
     if wrong.any():
         row = int(np.argmax(wrong))
         given = "nothing" if pd.isna(values.iloc[row]) else f"'{values.iloc[row]}'"
-        raise InputError(f"{path}, column {values.name}, line {row + 2}: {given} is not {expected}: mend or remove the line.")
+        raise InputError(f"{path}, column {values.name}, line {row + 2}: {given} is not {expected}: mend the line.")
 
 
 def read(path, columns, may_be_empty=(), texts=()):
@@ -84,7 +84,7 @@ def read_log(path):
     log = read(path, (*LOG_COLUMNS, "comment_stay_time", "date", "time_ms"))
     log["day"] = pd.to_datetime(log["date"].astype(str), format="%Y%m%d", errors="coerce")
     refuse(log["day"].isna(), log["date"], path, "a date such as 20220425")
-    unique = log.drop_duplicates()
+    unique = log.drop_duplicates(["user_id", "video_id", "time_ms"])
     print(f"{path}: {len(log):,} rows, {len(log) - len(unique):,} exact duplicates dropped")
     return unique
 
@@ -136,6 +136,7 @@ def convert(source, out):
 
     csv = {"user_action.csv": actions.to_csv(index=False), "feed_info.csv": feeds.to_csv(index=False)}
     write(out, {"source.json": SOURCE_NOTE, **csv})
+    print(f"{out}/source.json: {SOURCE_NOTE.strip()}")
     print(f"{out}/user_action.csv: {len(actions):,} rows, {actions['userid'].nunique():,} users, "
           f"{actions['feedid'].nunique():,} feeds, days 1..{actions['date_'].max()} from {log['day'].min():%Y-%m-%d}")
     print(f"{out}/feed_info.csv: {len(feeds):,} feeds, {feeds['authorid'].nunique():,} authors, "
@@ -155,7 +156,7 @@ def main(argv=None):
         print(f"kuairand.py: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"kuairand.py: {error.filename or args.out}: {error.strerror}: give another folder or make room.", file=sys.stderr)
+        print(f"kuairand.py: {error.filename or args.out}: {error.strerror}: give another OUT or make room.", file=sys.stderr)
         return 2
     return 0
 

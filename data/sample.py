@@ -23,6 +23,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,8 @@ USER_IDS, FEED_IDS = (8, 250_236), (0, 112_871)  # sparse ids
 N_OLD, N_BORN_A_DAY, N_BORN_TEST_DAY = 37_770, 4_840, 12_210
 OLD_AGE, LIFE = 32.6, 12.6  # mean days: age on day 1 of the feeds born before; time left from then, or from birth
 DECAY, STRENGTH, STRENGTH_KNEE, STRENGTH_BEYOND, STRENGTH_TEST_DAY = .428, 1.898, 3.69, .46, .359
-N_AUTHORS, AUTHOR_SIZE = 33_000, 1.75  # authors who may post; std of the log of their feeds
+N_AUTHORS, AUTHOR_SIZE, AUTHOR_KNEE = 38_500, 1.8, 2.6  # who may post; std of the log of their feeds, cut at KNEE std
+AUTHOR_STRENGTH = .3  # correlation of the log of an author's feeds and the log strength of each
 
 # What a feed is about.
 N_TOPICS, N_SUBTOPICS, DIM = 40, 8, 8  # subtopics per topic; latent dimensions
@@ -59,13 +61,13 @@ STAYS_ON_TOPIC = .75  # share of an author's feeds on the author's topic
 MODEL = pd.DataFrame(
     {
         "rate": [.0350159, .0258049, .0075333, .0038212, .0013425],
-        "activity": [2.75, 1.45, 1.35, 1.75, 1.90],
-        "skew": [.0, .12, .05, .10, .10],
+        "activity": [2.75, 1.36, 1.28, 1.60, 1.90],
+        "skew": [.0, .06, .0, .0, .0],
         "mood": [.45, .35, .30, .30, .30],
-        "topic": [.25, .25, .45, .50, .50],
-        "author": [.32, .32, .75, .50, .50],
-        "own": [.36, .28, .40, .65, .50],
-        "taste": [.52, .52, .60, .60, .60],
+        "topic": [.26, .28, .45, .55, .50],
+        "author": [.34, .36, .75, .60, .50],
+        "own": [.44, .38, .45, .65, .50],
+        "taste": [.48, .48, .60, .45, .60],
         "device": [.05, -.05, .05, -.10, -.05],
     },
     index=["read_comment", "like", "click_avatar", "forward", "favorite"],
@@ -79,7 +81,7 @@ DEVICE_2, DEVICE_CHANGES = .765, .01
 
 # Quantiles of play and stay in ms and of the length of a video in s: (share, value).
 PLAY = ([0, .03, .25, .5, .75, .95, .99, .999, .99999, 1], [0, 0, 2000, 13300, 36000, 70000, 155000, 350000, 9e5, 2e6])
-STAY = ([0, .02, .25, .5, .75, .95, .99, .999, .99999, 1], [0, 600, 5200, 17800, 41300, 78000, 165000, 400000, 2e6, 9e6])
+STAY = ([0, .02, .25, .5, .75, .95, .99, .999, .99999, 1], [0, 600, 5200, 17800, 41300, 76000, 158000, 380000, 2e6, 9e6])
 SECONDS = ([0, .02, .25, .5, .75, .78, 1], [3, 6, 14, 26, 54, 60, 60])
 N_LONGER, N_IN_MS, LONGEST_IN_MS = 91, 7, 59_960  # videos above 60 s; those among them given in ms
 PLAY_ACTS, PLAY_INTEREST, PLAY_SECONDS = .33, .20, .35  # what moves play, against a noise of std 1
@@ -98,7 +100,7 @@ LIST_LENGTHS = {  # length: share
     "machine_keyword_list": {1: .15, 2: .20, 3: .22, 4: .17, 5: .12, 6: .06, 7: .04, 8: .02, 9: .01, 10: .005,
                              12: .003, 14: .001, 16: .001},
 }
-TEXT_LENGTHS = {"description": (24, .60, 622), "ocr": (16, 1.70, 5198), "asr": (24, 1.45, 1003)}  # median, log std, max
+TEXT_LENGTHS = {"description": (24, .60, 622), "ocr": (16, 1.62, 5198), "asr": (24, 1.41, 1003)}  # median, log std, max
 EMBEDDING_DIM, EMBEDDING_NOISE = 512, 1.5  # noise against the signal's norm
 
 CHUNK = 500_000  # rows at a time, so that memory grows by bytes a row and not by kilobytes
@@ -118,6 +120,12 @@ def correlated(n, shared, rng):
     return np.sqrt(shared) * rng.standard_normal((n, 1)) + np.sqrt(1 - shared) * rng.standard_normal((n, len(MODEL)))
 
 
+def normal_scores(x):
+    """Each column's ranks as quantiles of the standard normal: the same order without sampling noise."""
+    quantiles = np.array([NormalDist().inv_cdf((i + .5) / len(x)) for i in range(len(x))])
+    return quantiles[np.argsort(np.argsort(x, axis=0), axis=0)]
+
+
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
@@ -133,16 +141,17 @@ def make_feeds(scale, rng):
                             np.full(n_test, TEST_DAY)])
     n = len(birth)
     last = np.maximum(birth, 1) + rng.exponential(LIFE, n).astype(int)
-    log_strength = STRENGTH * rng.standard_normal(n)
-    beyond = np.maximum(log_strength - STRENGTH_KNEE, 0)
-    strength = np.exp(log_strength - (1 - STRENGTH_BEYOND) * beyond)
-    strength[birth == TEST_DAY] *= STRENGTH_TEST_DAY
-
     n_authors = round(N_AUTHORS * scale)
     supply = rng.permutation(1 / (np.arange(N_TOPICS) + 4.))  # a few broad topics, many small ones
     supply /= supply.sum()
-    size = np.exp(AUTHOR_SIZE * rng.standard_normal(n_authors))
+    fame = np.minimum(rng.standard_normal(n_authors), AUTHOR_KNEE)
+    size = np.exp(AUTHOR_SIZE * fame)
     author = rng.choice(n_authors, n, p=size / size.sum())
+    fame = (fame[author] - fame[author].mean()) / fame[author].std()
+    log_strength = STRENGTH * (AUTHOR_STRENGTH * fame + np.sqrt(1 - AUTHOR_STRENGTH**2) * rng.standard_normal(n))
+    beyond = np.maximum(log_strength - STRENGTH_KNEE, 0)
+    strength = np.exp(log_strength - (1 - STRENGTH_BEYOND) * beyond)
+    strength[birth == TEST_DAY] *= STRENGTH_TEST_DAY
     author_topic = rng.choice(N_TOPICS, n_authors, p=supply)
     stays = rng.random(n) < STAYS_ON_TOPIC
     topic = np.where(stays, author_topic[author], rng.choice(N_TOPICS, n, p=supply))
@@ -187,7 +196,7 @@ def make_users(scale, feeds, rng):
     shared = rng.standard_normal((n, 1, DIM))
     taste = (np.sqrt(Z_PARTS["exposure"]) * e[:, None] + np.sqrt(Z_PARTS["shared"]) * shared
              + np.sqrt(Z_PARTS["task"]) * rng.standard_normal((n, len(MODEL), DIM))) / np.sqrt(DIM)
-    activity = correlated(n, SHARED_ACTIVITY, rng)
+    activity = normal_scores(correlated(n, SHARED_ACTIVITY, rng))
     activity = MODEL.activity.values * (activity + MODEL["skew"].values * (activity**2 - 1))
     return {"rows": rows, "mixture": mixture,
             "taste": (MODEL.taste.values[:, None] * taste).astype(np.float32),  # (U, tasks, DIM)

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from data import kuairand
 
-REAL = [folder for folder in [Path(os.environ.get("KUAIRAND") or ROOT / "data" / "KuaiRand-Pure" / "data")] if folder.is_dir()]
+PLACE = Path(os.environ.get("KUAIRAND") or ROOT / "data" / "KuaiRand-Pure" / "data")
+REAL = [PLACE] if PLACE.is_dir() else []
 
 EARLY, LATE = "log_standard_4_08_to_4_21_pure.csv", "log_standard_4_22_to_5_08_pure.csv"
 VIDEOS = "video_features_basic_pure.csv"
@@ -92,7 +93,7 @@ def test_both_logs_by_command(source, tmp_path):
         "source.json": '{"name": "KuaiRand-Pure"}\n',
     }
     lines = run.stdout.splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert f"{LATE}: 5 rows, 1 exact duplicates dropped" in run.stdout
     assert f"1 rows of 1 videos that {VIDEOS} lacks" in run.stdout
     assert "user_action.csv: 6 rows, 2 users, 3 feeds, days 1..4 from 2022-04-29" in run.stdout
@@ -214,6 +215,7 @@ def test_real_data(convert, folder, tmp_path):
 
     if len(original) == 212_582:  # the 13 days from 25 April to 7 May 2022, whose rates are known
         assert "212,582 rows, 5,200 exact duplicates dropped" in run.stdout and log["date_"].max() == 13
-        known = {"read_comment": .044, "click_avatar": .019, "like": .017, "comment": .0025, "follow": .0013, "forward": .00085}
+        known = {"read_comment": .044, "click_avatar": .019, "like": .017, "comment": .0025, "follow": .0013,
+                 "forward": .00085}
         for action, rate in known.items():
             assert log[action].mean() == pytest.approx(rate, rel=.05), action
