@@ -5,12 +5,12 @@
 The network is the one of deepfm.py; `--gamma 0 --alpha -1 --cycles ""` is deepfm.py again, to the last digit.
 """
 from dataclasses import dataclass
+from itertools import chain, repeat
+from math import cos, pi
 
 from common.training import main as run, numbers, setting  # before keras: it quiets TensorFlow's start-up
-from math import cos, pi
-from keras import ops
-
 import deepfm
+from keras import ops
 
 
 @dataclass
@@ -32,17 +32,27 @@ def focal_loss(label, logit, gamma, alpha):
 
 
 def annealed(epochs, cycles, highest, lowest):
-    """Learning rate after `epochs` epochs (a float): within each cycle half a cosine from highest to lowest (SGDR, eq. 5).
+    """Learning rate after `epochs` epochs (a float): in each cycle half a cosine from highest to lowest (SGDR, eq. 5).
 
     cycles: their lengths in epochs; the last one repeats.
     """
-    start = 0
-    for i, length in enumerate(cycles):
-        while epochs >= start + length and (i == len(cycles) - 1):
-            start += length
-        if epochs < start + length:
-            return lowest + (highest - lowest) * (1 + cos(pi * (epochs - start) / length)) / 2
-        start += length
+    lengths = chain(cycles, repeat(cycles[-1]))
+    length = next(lengths)
+    while epochs >= length:  # a new cycle starts hot again
+        epochs -= length
+        length = next(lengths)
+    return lowest + (highest - lowest) * (1 + cos(pi * epochs / length)) / 2
+
+
+def loss(settings):
+    return lambda label, logit: focal_loss(label, logit, settings.gamma, settings.alpha)
+
+
+def schedule(settings):
+    cycles = numbers(settings.cycles)
+    if not cycles:
+        return lambda epochs: settings.learning_rate
+    return lambda epochs: annealed(epochs, cycles, settings.learning_rate, settings.lowest_rate)
 
 
 def main(argv=None):

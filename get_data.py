@@ -558,7 +558,7 @@ def encode_source(raw, valid_day, min_count, report):
     report("training rows", f"{train.sum():,}, days {day.min()}..{valid_day - 1}")
     report("validation rows", f"{valid.sum():,}, day {valid_day}; rows of later days left out: {len(day) - kept.sum():,}")
     report("unknown feeds", f"{lacking:,} rows of feeds that feed_info.csv lacks, kept with their features unknown")
-    report("vocabularies", ", ".join(f"{name} {len(ids):,}" for name, ids in vocabularies.items()))
+    report("vocabularies", ", ".join(f"{name} {len(ids):,}" for name, ids in vocabularies.items() if name != "stamp"))
     report("positive rates", ", ".join(f"{name} {labels[name][train].mean():.3%}" for name in actions))
     return files
 

@@ -15,6 +15,8 @@ FEATURES = (
     "machine_keyword_list,videoplayseconds,feed_embedding,user_history,feed_history,author_history"
 )
 
+SHARED = "shared experts"  # stands beside the tasks for what the shared experts take and give
+
 
 @dataclass
 class Settings(RunSettings):
@@ -51,16 +53,16 @@ def build(data, tasks, settings):
     for width in numbers(settings.hidden):
         x = Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
 
-    own = numbers(settings.own_experts)
-    own = dict(zip(tasks, own * len(tasks) if len(own) == 1 else own, strict=True))
-    inputs, shared_input = dict.fromkeys(tasks, x), x
+    n_own = numbers(settings.own_experts)
+    n_own = dict(zip(tasks, n_own * len(tasks) if len(n_own) == 1 else n_own))
+    inputs = dict.fromkeys([*tasks, SHARED], x)
     for level in range(settings.levels):
-        shared = experts(shared_input, settings.shared_experts, settings.expert_dim)
-        tasks_own = {task: experts(inputs[task], own[task], settings.expert_dim) for task in tasks}
-        if level < settings.levels - 1:  # the shared gate sees all experts; after the last level nothing would read it
-            next_shared = gated(shared_input, ops.concatenate([*tasks_own.values(), shared], axis=1))
-        inputs = {task: gated(inputs[task], ops.concatenate([tasks_own[task], shared], axis=1)) for task in tasks}
-        shared_input = next_shared if level < settings.levels - 1 else None
+        shared = experts(inputs[SHARED], settings.shared_experts, settings.expert_dim)
+        own = {task: experts(inputs[task], n_own[task], settings.expert_dim) for task in tasks}
+        seen = {task: [own[task], shared] for task in tasks}
+        if level < settings.levels - 1:  # after the last level nothing would read what the shared gate gives
+            seen[SHARED] = [*own.values(), shared]
+        inputs = {who: gated(inputs[who], ops.concatenate(outputs, axis=1)) for who, outputs in seen.items()}
 
     logits = {}
     for task in tasks:

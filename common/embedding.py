@@ -61,7 +61,7 @@ class FeatureEmbedding(keras.layers.Layer):
             vectors.append(tf.reshape(means, [batch, n, self.dim]))
 
         dense = [tf.reshape(tf.cast(inputs[name], tf.float32), [batch, width]) for name, width in spec["dense"].get("", {}).items()]
-        for key in spec["tables"]:
+        for key in filter(inputs.__contains__, spec["tables"]):
             row = tf.cast(inputs[key], tf.int32)
             if f"{key}_dense" in frozen:
                 dense.append(tf.gather(frozen[f"{key}_dense"], row))

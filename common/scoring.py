@@ -1,6 +1,6 @@
 """The scores: exact AUC, the contest's uAUC and weighted score, log loss. Nowhere else is a score computed."""
 import numpy as np
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 
 def auc(labels, scores):
@@ -39,9 +39,9 @@ def weighted(values, weights):
     return sum(values[task] * weight for task, weight in weights.items()) / sum(weights.values())
 
 
-def sigmoid(logits):
-    """1 / (1 + exp(-logits)) in float64, without overflow."""
-    return np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64)))
+def log_loss(labels, logits):
+    """Mean binary cross-entropy from float64 logits, exact however large they are."""
+    return float(np.mean(np.logaddexp(0.0, logits) - np.where(np.asarray(labels) > 0, logits, 0.0)))
 
 
 def score(labels, logits, groups=None):
@@ -50,7 +50,7 @@ def score(labels, logits, groups=None):
     scores = {"auc": auc(labels, logits)}
     if groups is not None:
         scores["uauc"] = uauc(labels, logits, groups)
-    scores["logloss"] = float(log_loss(labels, sigmoid(logits), labels=[0, 1]))
+    scores["logloss"] = log_loss(labels, logits)
     return scores
 
 

@@ -53,9 +53,14 @@ def numbers(text):
     return [int(word) for word in str(text).split(",") if word]
 
 
-def cross_entropy(label, logit):
-    """Binary cross-entropy of each row, from logits: log(1 + exp(logit)) - label logit. (batch,), (batch,) -> (batch,)."""
-    return keras.ops.softplus(logit) - label * logit
+def cross_entropy(settings):
+    """The loss of a row, from its label and logit: log(1 + exp(logit)) - label logit."""
+    return lambda label, logit: keras.ops.softplus(logit) - label * logit
+
+
+def constant_rate(settings):
+    """The schedule that does not anneal: the same learning rate after any number of epochs."""
+    return lambda epochs: settings.learning_rate
 
 
 def batches(n_rows, batch_size, rng):
@@ -154,12 +159,12 @@ def fit(data, tasks, settings, build, loss, schedule):
     return logits
 
 
-def run(build, settings, multi_task=True, loss=cross_entropy, schedule=None):
+def run(build, settings, multi_task=True, loss=cross_entropy, schedule=constant_rate):
     """Train and score one model `settings.runs` times on the folder of pickles that the settings name.
 
     build(data, tasks, settings) -> (FeatureEmbedding, keras.Model from its symbols to {task: logits (batch, 1)}).
-    loss(label, logit): (batch,), (batch,) -> (batch,), of each task. schedule(epochs done) -> learning rate; constant if
-    left out. Prints the tables and returns the mean validation AUC of the target.
+    loss(settings) -> function (label (batch,), logit (batch,)) -> (batch,). schedule(settings) -> function (epochs done, a
+    float) -> learning rate. Prints the tables and returns the mean validation AUC of the target.
     """
     data = load(settings.user_data)
     tasks = list(data.meta["tasks"]) if multi_task else [settings.target]
@@ -177,32 +182,38 @@ def run(build, settings, multi_task=True, loss=cross_entropy, schedule=None):
     groups = data.valid.get(data.meta["group"])
     scores = []
     for seed in range(settings.seed, settings.seed + settings.runs):
-        logits = fit(data, tasks, replace(settings, seed=seed), build, loss, schedule or (lambda _: settings.learning_rate))
+        logits = fit(data, tasks, replace(settings, seed=seed), build, loss(settings), schedule(settings))
         scores.append({task: score(data.valid[task], logits[task], groups) for task in tasks})
-    name = build.__module__ if build.__module__ != "__main__" else Path(sys.argv[0]).stem
+    name = type(settings).__module__ if type(settings).__module__ != "__main__" else Path(sys.argv[0]).stem
     marks = {who: {task: score(data.valid[task], of[task], groups) for task in tasks} for who, of in yardsticks(data, tasks).items()}
     print_table({name: scores, **{who: [one] for who, one in marks.items()}}, data, tasks)
     found = [one[settings.target]["auc"] for one in scores]
-    spread = f" +- {np.std(found, ddof=1):.4f} ({len(found)} runs)" if len(found) > 1 else ""
-    print(f"{settings.target} validation AUC: {np.mean(found):.4f}{spread}")
+    runs = f" ({len(found)} runs)" if len(found) > 1 else ""
+    print(f"{settings.target} validation AUC: {mean_and_spread(found)}{runs}")
     return float(np.mean(found))
 
 
 def print_table(models, data, tasks):
-    """Print {model: [scores of a run]} beside each other, a block for each score, means over the runs."""
+    """Print {model: [scores of a run]}, a block for each score: means over the runs, and standard deviations of several."""
     label = " (SYNTHETIC)" if data.meta["synthetic"] else ""
     weights = {task: data.meta["tasks"][task] for task in tasks}
-    title = lambda text: f"{text + label:28}"
-    print("\n" + title("validation") + "".join(f"{task:>14}" for task in tasks))
-    print(f"{'positive rate':28}" + "".join(f"{data.valid[task].mean():14.4%}" for task in tasks))
+    print(f"\n{'validation' + label:28}" + "".join(f"{task:>18}" for task in tasks))
+    print(f"{'positive rate':28}" + "".join(f"{data.valid[task].mean():18.4%}" for task in tasks))
     for key, what in (("auc", "AUC"), ("uauc", "uAUC"), ("logloss", "log loss")):
         for model, runs in models.items():
             if key in runs[0][tasks[0]]:
-                means = {task: np.mean([one[task][key] for one in runs]) for task in tasks}
-                shown = "".join(f"{'n/a' if np.isnan(means[task]) else format(means[task], '.4f'):>14}" for task in tasks)
-                total = f"   weighted score {weighted(means, weights):.4f}" if key == "uauc" and len(tasks) > 1 else ""
-                print(f"{what + ' ' + model:28}{shown}{total}")
+                cells = [mean_and_spread([one[task][key] for one in runs]) for task in tasks]
+                totals = [weighted({task: one[task][key] for task in tasks}, weights) for one in runs]
+                total = f"   weighted {mean_and_spread(totals)}" if key == "uauc" and len(tasks) > 1 else ""
+                print(f"{what + ' ' + model:28}" + "".join(f"{cell:>18}" for cell in cells) + total)
     print()
+
+
+def mean_and_spread(values):
+    """ "0.9260", of several "0.9260 +- 0.0004" (sample standard deviation), "n/a" where there is no such score."""
+    if np.isnan(values).any():
+        return "n/a"
+    return f"{np.mean(values):.4f}" + (f" +- {np.std(values, ddof=1):.4f}" if len(values) > 1 else "")
 
 
 def main(build, settings_class, description, argv=None, **options):

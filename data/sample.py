@@ -4,17 +4,19 @@
 
 The world. A feed f has a topic, a subtopic, an author and a latent vector q_f, the sum of their centres and a part of
 its own. A user u has a latent vector e_u, watches topic k on a share softmax_k(log supply_k + CONCENTRATION e_u.c_k) of
-the rows, and within a topic meets feeds in proportion to strength_f (age + 1)^-DECAY while they live. Row (u, f, day) gets action t with
+the rows, and within a topic meets the feeds that live that day in proportion to strength_f (age + 1)^-DECAY. Row
+(u, f, day) gets action t with
 
-    logit P = intercept_t + ACTIVITY_t a_ut + MOOD_t m_u,day + topic_kt + author_at + own_ft + TASTE_t z_ut . q_f + device_t
+    logit P = intercept_t + activity_ut + mood_t m_u,day + quality_ft + taste_t z_ut . q_f + device_t
+    quality_ft = topic_kt + author_at + own_ft
 
-where a_u (tasks share part of it) says how much the user acts at all, and the taste z_ut mixes e_u, a part common to all
-tasks and a part for t alone. Tags, keywords, songs, text and embeddings are noisy views of topic, subtopic, author and
-q_f. Comments depend on read_comment and like, follows on click_avatar; there P is the marginal over those two.
+where the activity (in part common to all tasks) says how much the user acts at all, and the taste z_ut mixes e_u, a
+part common to all tasks and a part for t alone. Tags, keywords, songs, text and embeddings are noisy views of topic,
+subtopic, author and q_f. Comments depend on read_comment and like, follows on click_avatar; their P is the marginal.
 
 Beside the CSVs lie `true_probability.npy`, float32 (rows of user_action.csv, 7), the P of each row and action in the
-order of `common.columns.ACTIONS`, from which the best AUC that any model could reach follows, and `sample.json`, written
-last. Users, feeds and authors are proportional to `scale`, rows a user are not; scale 1 is the size of the contest.
+order of `common.columns.ACTIONS`, from which the best AUC that any model could reach follows, and `sample.json`,
+written last. Users, feeds and authors are proportional to `scale`, rows a user are not; scale 1 is the contest's size.
 """
 import argparse
 import json
@@ -61,13 +63,13 @@ STAYS_ON_TOPIC = .75  # share of an author's feeds on the author's topic
 MODEL = pd.DataFrame(
     {
         "rate": [.0350159, .0258049, .0075333, .0038212, .0013425],
-        "activity": [2.75, 1.36, 1.28, 1.60, 1.90],
+        "activity": [2.80, 1.46, 1.45, 1.72, 1.90],
         "skew": [.0, .06, .0, .0, .0],
-        "mood": [.45, .35, .30, .30, .30],
-        "topic": [.26, .28, .45, .55, .50],
-        "author": [.34, .36, .75, .60, .50],
+        "mood": [.45, .25, .15, .15, .15],
+        "topic": [.28, .28, .45, .55, .50],
+        "author": [.40, .36, .75, .60, .50],
         "own": [.44, .38, .45, .65, .50],
-        "taste": [.48, .48, .60, .45, .60],
+        "taste": [.45, .48, .60, .45, .60],
         "device": [.05, -.05, .05, -.10, -.05],
     },
     index=["read_comment", "like", "click_avatar", "forward", "favorite"],
@@ -81,14 +83,17 @@ DEVICE_2, DEVICE_CHANGES = .765, .01
 
 # Quantiles of play and stay in ms and of the length of a video in s: (share, value).
 PLAY = ([0, .03, .25, .5, .75, .95, .99, .999, .99999, 1], [0, 0, 2000, 13300, 36000, 70000, 155000, 350000, 9e5, 2e6])
-STAY = ([0, .02, .25, .5, .75, .95, .99, .999, .99999, 1], [0, 600, 5200, 17800, 41300, 76000, 158000, 380000, 2e6, 9e6])
+STAY = ([0, .02, .25, .5, .75, .95, .99, .999, .99999, 1], [0, 600, 5200, 17800, 41300, 76e3, 158e3, 380e3, 2e6, 9e6])
 SECONDS = ([0, .02, .25, .5, .75, .78, 1], [3, 6, 14, 26, 54, 60, 60])
 N_LONGER, N_IN_MS, LONGEST_IN_MS = 91, 7, 59_960  # videos above 60 s; those among them given in ms
-PLAY_ACTS, PLAY_INTEREST, PLAY_SECONDS = .33, .20, .35  # what moves play, against a noise of std 1
+PLAY_ACTS, PLAY_INTEREST, PLAY_SECONDS, STAY_ACTS = .37, .20, .35, .08  # what moves them, against a noise of std 1
 
 # Observable content.
 N_TAGS, N_KEYWORDS, N_WORDS, N_CHARS = 352, 27_300, 150_900, 33_400
 N_SONGS, N_SINGERS = 36_000, 31_000  # to draw from
+# Tags and keywords come from the pools of the subtopic, the topic, the author, and of all: shares and sizes.
+TAG_SHARES, TAG_POOLS = (.45, .25, .0, .30), (10, 30, 1, N_TAGS)
+KEYWORD_SHARES, KEYWORD_POOLS = (.35, .15, .20, .30), (150, 600, 20, N_KEYWORDS)
 MISSING = {"bgm_song_id": .490, "manual_keyword_list": .308, "machine_keyword_list": .127, "description": .030,
            "manual_tag_list": .0040, "machine_tag_list": .0030}
 LIST_LENGTHS = {  # length: share
@@ -101,7 +106,8 @@ LIST_LENGTHS = {  # length: share
                              12: .003, 14: .001, 16: .001},
 }
 TEXT_LENGTHS = {"description": (24, .60, 622), "ocr": (16, 1.62, 5198), "asr": (24, 1.41, 1003)}  # median, log std, max
-EMBEDDING_DIM, EMBEDDING_NOISE = 512, 1.5  # noise against the signal's norm
+EMBEDDING_DIM, EMBEDDING_TELLS = 512, .6  # share of the variance of q_f's image that is q_f
+STYLE_DIM, EMBEDDING_NOISE = 24, .7  # dimensions that say nothing of taste, half of them the author's; std of the rest
 
 CHUNK = 500_000  # rows at a time, so that memory grows by bytes a row and not by kilobytes
 
@@ -191,7 +197,7 @@ def make_users(scale, feeds, rng):
     mixture = supply * np.exp(CONCENTRATION * e @ feeds["centres"].T / np.sqrt(DIM))  # (U, topics)
     for _ in range(20):  # so that topics are watched as much as they are supplied
         mixture /= mixture.sum(1, keepdims=True)
-        mixture *= supply / (rows @ mixture)
+        mixture *= supply / np.maximum(rows @ mixture, 1e-300)
     mixture /= mixture.sum(1, keepdims=True)
     shared = rng.standard_normal((n, 1, DIM))
     taste = (np.sqrt(Z_PARTS["exposure"]) * e[:, None] + np.sqrt(Z_PARTS["shared"]) * shared
@@ -318,13 +324,13 @@ def act(users, feeds, user, day, feed, rng):
 
 
 def watch(feeds, feed, label, interest, rng):
-    """play and stay in ms: longer with interest, with an action and with the video, each with its published quantiles."""
+    """play and stay in ms, of the published quantiles: longer with interest, with an action and with the video."""
     seconds = np.log(np.minimum(feeds["seconds"], 90))
     seconds = (seconds - seconds.mean()) / seconds.std()
     score = rng.standard_normal(len(feed), dtype=np.float32)
     score += PLAY_SECONDS * seconds[feed].astype(np.float32) + PLAY_INTEREST * interest / interest.std()
     score += PLAY_ACTS * label.any(1)
-    lingering = score + .35 * rng.standard_normal(len(feed), dtype=np.float32)
+    lingering = score + STAY_ACTS * label.any(1) + .35 * rng.standard_normal(len(feed), dtype=np.float32)
     share = np.linspace(0, 1, 20_001)
     every = max(1, len(feed) // 2_000_000)  # rows enough for the quantiles
     play, stay = (interpolate(table, np.interp(x, np.quantile(x[::every], share), share)).astype(np.int32)
@@ -333,21 +339,24 @@ def watch(feeds, feed, label, interest, rng):
 
 
 def zipf(n, size, rng):
-    """Ranks 0..size-1, the r-th about as likely as 1 / r."""
+    """Ranks 0..size-1, the r-th about as likely as 1 / r; `size` is a number or an array of shape n."""
     return np.minimum(np.exp(rng.random(n) * np.log(size + 1.)).astype(np.int64) - 1, size - 1)
 
 
 def draw_list(lengths, n_values, sources, rng):
-    """One list of distinct values a feed: each value from one of `sources`, (share, offset of each feed) pairs.
+    """One list of distinct values a feed: each value from one of `sources`, (share, pool, offset of each feed).
 
-    A source's values are Zipf ranks moved by the feed's offset, so feeds of one offset share their frequent values.
+    A source's values are Zipf ranks below `pool` moved by the feed's offset, so feeds of one offset share a pool.
     """
-    wide = 3 * max(int(lengths.max()), 4)
-    shares = np.cumsum([share for share, _ in sources])
-    which = np.searchsorted(shares[:-1], rng.random((len(lengths), wide)))
-    offsets = np.stack([offset for _, offset in sources], axis=1)
-    value = (zipf(which.shape, n_values, rng) + np.take_along_axis(offsets, which, axis=1)) % n_values
-    return [list(dict.fromkeys(row))[:k] for row, k in zip(value.tolist(), lengths.tolist())]
+    shares, pools, offsets = zip(*sources)
+    offsets, width, lists = np.stack(offsets, axis=1), 3 * int(lengths.max()), []
+    for part in range(0, len(lengths), 50_000):
+        of, wanted = offsets[part:part + 50_000], lengths[part:part + 50_000].tolist()
+        which = np.searchsorted(np.cumsum(shares)[:-1], rng.random((len(of), width)))
+        rank = zipf(which.shape, np.array(pools)[which], rng)
+        value = (rank + np.take_along_axis(of, which, axis=1)) % n_values
+        lists += [list(dict.fromkeys(row))[:k] for row, k in zip(value.tolist(), wanted)]
+    return lists
 
 
 def seen_by_machine(manual, extra, lengths, rng):
@@ -370,10 +379,10 @@ def describe(feeds, ids, rng):
     lengths = {name: rng.choice(list(share), n, p=np.array(list(share.values())) / sum(share.values()))
                for name, share in LIST_LENGTHS.items()}
     info = {"feedid": ids, "authorid": feeds["authorid"], "videoplayseconds": feeds["seconds"]}
-    for kind, size, weights in (("tag", N_TAGS, (.55, .25, .0)), ("keyword", N_KEYWORDS, (.40, .15, .25))):
-        move = [rng.integers(size, size=k)[of] for k, of in ((subtopic.max() + 1, subtopic), (N_TOPICS, topic),
-                                                             (author.max() + 1, author))]
-        sources = [*zip(weights, move), (1 - sum(weights), np.zeros(n, np.int64))]
+    owners = [(subtopic.max() + 1, subtopic), (N_TOPICS, topic), (author.max() + 1, author), (1, np.zeros(n, int))]
+    for kind, size, shares, pools in (("tag", N_TAGS, TAG_SHARES, TAG_POOLS),
+                                      ("keyword", N_KEYWORDS, KEYWORD_SHARES, KEYWORD_POOLS)):
+        sources = [(share, pool, rng.integers(size, size=k)[of]) for share, pool, (k, of) in zip(shares, pools, owners)]
         names = f"manual_{kind}_list", f"machine_{kind}_list"
         manual = draw_list(lengths[names[0]], size, sources, rng)
         extra = draw_list(lengths[names[1]], size, sources, rng)
@@ -436,20 +445,26 @@ def write_feed_info(path, info, feeds, rng):
             file.writelines(",".join(map(str, row)) + "\n" for row in zip(*(columns[name] for name in FEED_INFO)))
 
 
-def write_embeddings(path, ids, q, rng):
-    """feed_embeddings.csv: a random projection of q_f with noise, of norm 1, a space after every number."""
-    projection = rng.standard_normal((DIM, EMBEDDING_DIM)) / np.sqrt(DIM)
+def write_embeddings(path, ids, q, author, rng):
+    """feed_embeddings.csv: a blurred q_f and a style, projected, with noise, of norm 1; a space after every number."""
+    projection = rng.standard_normal((DIM + STYLE_DIM, EMBEDDING_DIM)) / np.sqrt(DIM)
+    habit = rng.standard_normal((author.max() + 1, STYLE_DIM))
     line = "%d," + "%.8f " * EMBEDDING_DIM + "\n"
     with beside(path) as file:
         file.write(",".join(FEED_EMBEDDINGS) + "\n")
         for part in range(0, len(ids), 4_000):
-            signal = q[part:part + 4_000] @ projection
+            rows = slice(part, min(part + 4_000, len(ids)))
+            n = rows.stop - part
+            blur = rng.standard_normal((n, DIM))
+            blurred = np.sqrt(EMBEDDING_TELLS) * q[rows] + np.sqrt(1 - EMBEDDING_TELLS) * blur
+            style = (habit[author[rows]] + rng.standard_normal((n, STYLE_DIM))) / 3
+            signal = np.hstack([blurred, style]) @ projection
             vectors = normalize(signal + EMBEDDING_NOISE * rng.standard_normal(signal.shape))
-            file.writelines(line % (i, *v) for i, v in zip(ids[part:part + 4_000].tolist(), vectors.tolist()))
+            file.writelines(line % (i, *v) for i, v in zip(ids[rows].tolist(), vectors.tolist()))
 
 
 def write_rows(path, columns):
-    """A CSV of integer columns, a chunk at a time; a column is an array or a function from a slice to an array."""
+    """A CSV of integer columns, a chunk at a time."""
     with beside(path) as file:
         file.write(",".join(columns) + "\n")
         for part in range(0, len(columns["userid"]), CHUNK):
@@ -496,12 +511,12 @@ def generate(out, scale=0.1, seed=2021, report=print):
         met[shown] = True
     place = np.cumsum(met) - 1
     stretch = max(1, scale)
-    user_id = USER_IDS[0] + np.sort(rng.choice(round((USER_IDS[1] - USER_IDS[0]) * stretch), len(counts), replace=False))
+    n_user_ids = round((USER_IDS[1] - USER_IDS[0]) * stretch) + 1
+    user_id = USER_IDS[0] + np.sort(rng.choice(n_user_ids, len(counts), replace=False))
     ids = rng.choice(round(FEED_IDS[1] * stretch) + 1, met.sum(), replace=False)
-    write_rows(out / "user_action.csv", {name: values for name, values in sorted({
-        "userid": user_id[user], "feedid": ids[place[feed]], "date_": day, "device": device, "play": play, "stay": stay,
-        **{action: label[:, i] for i, action in enumerate(ACTIONS)},
-    }.items(), key=lambda item: USER_ACTION.index(item[0]))})
+    columns = {"userid": user_id[user], "feedid": ids[place[feed]], "date_": day, "device": device, "play": play,
+               "stay": stay, **dict(zip(ACTIONS, label.T))}
+    write_rows(out / "user_action.csv", {name: columns[name] for name in USER_ACTION})
     with beside(out / "true_probability.npy", "wb") as file:
         np.save(file, probability)
     for name, (who, _, what) in tests.items():
@@ -512,10 +527,10 @@ def generate(out, scale=0.1, seed=2021, report=print):
     feeds = {name: values[met] for name, values in feeds.items() if name != "centres"}
     feeds["scale"] = scale
     _, feeds["authorid"] = np.unique(feeds["author"], return_inverse=True)
-    del user, day, feed, label, probability, interest, play, stay
+    del user, day, feed, device, label, probability, interest, play, stay, columns  # room for the texts
     write_feed_info(out / "feed_info.csv", describe(feeds, ids, stage(9)), feeds, stage(10))
     say(f"feed_info.csv written, {len(ids):,} feeds")
-    write_embeddings(out / "feed_embeddings.csv", ids, feeds["q"], stage(11))
+    write_embeddings(out / "feed_embeddings.csv", ids, feeds["q"], feeds["authorid"], stage(11))
     say("feed_embeddings.csv written")
 
     about = {"synthetic": True, "scale": scale, "seed": seed, "rows": n_rows, "version": 1, "columns": list(ACTIONS)}
@@ -526,7 +541,7 @@ def generate(out, scale=0.1, seed=2021, report=print):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out", nargs="?", default=Path(__file__).resolve().parent / "sample", help="folder to write into")
+    parser.add_argument("out", nargs="?", default=ROOT / "data" / "sample", help="folder to write into")
     parser.add_argument("--scale", type=float, default=0.1, help="1 is the size of the contest: 20,000 users")
     parser.add_argument("--seed", type=int, default=2021, help="another seed is another world")
     args = parser.parse_args(argv)
@@ -534,6 +549,8 @@ def main(argv=None):
         parser.error(f"--scale must lie between 0.001 and 20, not {args.scale}")
     if args.seed < 0:
         parser.error(f"--seed must not be negative, it is {args.seed}")
+    if Path(args.out).exists() and not Path(args.out).is_dir():
+        parser.error(f"{args.out} is a file; name a folder to write into")
     generate(args.out, args.scale, args.seed)
 
 
