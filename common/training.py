@@ -106,7 +106,8 @@ class Recommender:
                 vectors, dense = self.embed({name: batch[name] for name in self.columns})
             self.adam.learning_rate.assign(rates[step])
             loss, gradient = self.network_step(vectors, dense, labels)
-            self.row_adam.apply(tape.gradient(vectors, self.row_adam.table, output_gradients=gradient), rates[step])
+            if self.embed.spec["n_ids"]:  # with dense features alone there is no table to train
+                self.row_adam.apply(tape.gradient(vectors, self.row_adam.table, output_gradients=gradient), rates[step])
             total += loss
         return total / tf.cast(tf.shape(order)[0], tf.float32)
 

@@ -63,13 +63,13 @@ STAYS_ON_TOPIC = .75  # share of an author's feeds on the author's topic
 MODEL = pd.DataFrame(
     {
         "rate": [.0350159, .0258049, .0075333, .0038212, .0013425],
-        "activity": [2.80, 1.46, 1.45, 1.72, 1.90],
-        "skew": [.0, .06, .0, .0, .0],
+        "activity": [2.80, 1.46, 1.48, 1.72, 1.90],
+        "skew": [.0, .06, -.05, .0, .0],
         "mood": [.45, .25, .15, .15, .15],
         "topic": [.28, .28, .45, .55, .50],
-        "author": [.40, .36, .75, .60, .50],
-        "own": [.44, .38, .45, .65, .50],
-        "taste": [.45, .48, .60, .45, .60],
+        "author": [.40, .40, .78, .60, .50],
+        "own": [.44, .42, .45, .65, .50],
+        "taste": [.45, .46, .55, .45, .60],
         "device": [.05, -.05, .05, -.10, -.05],
     },
     index=["read_comment", "like", "click_avatar", "forward", "favorite"],
@@ -332,10 +332,12 @@ def watch(feeds, feed, label, interest, rng):
     score += PLAY_ACTS * label.any(1)
     lingering = score + STAY_ACTS * label.any(1) + .35 * rng.standard_normal(len(feed), dtype=np.float32)
     share = np.linspace(0, 1, 20_001)
-    every = max(1, len(feed) // 2_000_000)  # rows enough for the quantiles
-    play, stay = (interpolate(table, np.interp(x, np.quantile(x[::every], share), share)).astype(np.int32)
-                  for table, x in ((PLAY, score), (STAY, lingering)))
-    return play, stay
+
+    def milliseconds(table, x):
+        quantiles = np.sort(x)[(share * (len(x) - 1)).astype(int)]
+        return interpolate(table, np.interp(x, quantiles, share)).astype(np.int32)
+
+    return milliseconds(PLAY, score), milliseconds(STAY, lingering)
 
 
 def zipf(n, size, rng):
