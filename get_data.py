@@ -24,6 +24,7 @@ from common.pickles import FIRST, OTHER, PADDING, VERSION, InputError, write_all
 HERE = Path(__file__).resolve().parent
 EMBEDDING_WIDTH = 32  # components kept of the 512 numbers of a feed embedding
 SMOOTHING = 20  # m: a past rate is shrunk towards everyone's as if m more rows had been seen
+SHRINKAGE = 2  # a feed's or author's positives and expected positives are both counted as if so many more had been seen
 MIN_WEIGHT = 0.1  # items of a machine list that the machine believes less than this are left out
 LONGEST_SECONDS = 3600  # a longer video was given in milliseconds by mistake
 LISTS = {"tag": TAG_LISTS, "keyword": KEYWORD_LISTS}  # vocabulary: the lists that share it
@@ -226,27 +227,53 @@ def decode(codes, vocabulary):
     return np.concatenate([[MISSING, MISSING], vocabulary])[codes]
 
 
-def past_statistics(entity, day, labels, n_entities, n_days):
+def past_sums(day, entity, n_entities, n_days, weights=None):
+    """Sum of the weights, or number, of the rows of each entity before each day: (n_days + 1, n_entities), indexed by day."""
+    cells = day.astype(np.int64) * n_entities + entity
+    sums = np.bincount(cells, weights, minlength=(n_days + 1) * n_entities).reshape(n_days + 1, n_entities)
+    before = np.cumsum(sums, axis=0)
+    before -= sums
+    return before
+
+
+def past_lifts(day, entity, labels, expected, n_entities, n_days):
     """What was known of each entity before each day: float16 (n_days + 1, n_entities, actions + 1), indexed by the day.
 
-    For each action log of the smoothed rate over everyone's rate, (positives + m p) / ((rows + m) p) with m = SMOOTHING
-    and p the rate of all rows, both over strictly earlier days; last log(1 + rows) / 10. Before anything is known all are 0.
+    For each action log((positives + SHRINKAGE) / (expected positives + SHRINKAGE)), so that 0 is what was to be expected
+    and what little evidence is drawn to; last log(1 + rows) / 10. labels, expected: {action: (rows,)}.
     """
+    out = np.empty((n_days + 1, n_entities, len(labels) + 1), np.float16)
+    for column, action in enumerate(labels):
+        hits = np.flatnonzero(labels[action])
+        positives = past_sums(day[hits], entity[hits], n_entities, n_days)
+        awaited = past_sums(day, entity, n_entities, n_days, expected[action])
+        out[..., column] = np.log((positives + SHRINKAGE) / (awaited + SHRINKAGE))
+    out[..., -1] = np.log1p(past_sums(day, entity, n_entities, n_days)) / 10
+    return out
 
-    def before(rows):  # rows of each day and entity -> their sum over earlier days
-        cells = np.bincount(day[rows].astype(np.int64) * n_entities + entity[rows], minlength=(n_days + 1) * n_entities)
-        sums = cells.reshape(n_days + 1, n_entities).cumsum(axis=0, dtype=np.int32)
-        return np.concatenate([np.zeros((1, n_entities), np.int32), sums[:-1]])
 
-    n = before(slice(None))
-    everyone = n.sum(axis=1, keepdims=True)
-    features = np.empty((n_days + 1, n_entities, len(labels) + 1), np.float16)
-    for column, label in enumerate(labels.values()):
-        positives = before(np.flatnonzero(label))
-        p = (positives.sum(axis=1, keepdims=True) + 0.5) / (everyone + 1.0)
-        features[..., column] = np.log((positives + SMOOTHING * p) / ((n + SMOOTHING) * p))
-    features[..., -1] = np.log1p(n) / 10
-    return features
+def past_statistics(day, user, feed, author, labels, sizes):
+    """The history statistics of users, feeds and authors, as past_lifts gives them, 16 bits a number.
+
+    A user's rate is held against everyone's, both over strictly earlier days: the log lift of the rate smoothed by
+    SMOOTHING rows, log((positives + m p) / ((rows + m) p)). A feed's and an author's positives are held against the sum
+    of their viewers' smoothed rates at the time, since who saw a feed says more of its rate than the feed itself does.
+    day, user, feed, author, labels {action: }: (rows,). sizes: the number of users, of feeds, of authors.
+    """
+    n_days, everyone = int(day.max()) + 1, np.zeros(len(day), np.int8)
+    rows_before = past_sums(day, everyone, 1, n_days)
+    prior = {name: (past_sums(day, everyone, 1, n_days, label) + 0.5) / (rows_before + 1) for name, label in labels.items()}
+    user_rows, user_lifts, expected = past_sums(day, user, sizes[0], n_days), [], {}
+    for name, label in labels.items():
+        positives, p = past_sums(day, user, sizes[0], n_days, label), prior[name]
+        rate = (positives + SMOOTHING * p) / (user_rows + SMOOTHING)
+        user_lifts.append(np.log(rate / p))
+        expected[name] = rate[day, user]
+    users = np.stack([*user_lifts, np.log1p(user_rows) / 10], axis=2).astype(np.float16)
+    feeds, authors = (
+        past_lifts(day, entity, labels, expected, n, n_days) for entity, n in ((feed, sizes[1]), (author, sizes[2]))
+    )
+    return users, feeds, authors
 
 
 def standardize(values, seen):
@@ -257,7 +284,7 @@ def standardize(values, seen):
 
 
 def reduce_embeddings(embeddings, rows, seen):
-    """float32 (table rows, EMBEDDING_WIDTH): PCA to components of unit variance, fitted on the feeds `seen` in training.
+    """float32 (table rows, EMBEDDING_WIDTH): PCA, the first component scaled to unit variance, fitted on the feeds `seen`.
 
     embeddings: (feeds, 512). rows: their rows in the table. seen: bool (table rows,). Rows without an embedding get zeros.
     """
@@ -266,8 +293,8 @@ def reduce_embeddings(embeddings, rows, seen):
     fitted_on = embeddings[seen[rows]]
     reduced = np.zeros((len(seen), min(EMBEDDING_WIDTH, *fitted_on.shape)), np.float32)
     if reduced.shape[1]:
-        pca = PCA(reduced.shape[1], whiten=True, svd_solver="covariance_eigh").fit(fitted_on)
-        reduced[rows] = pca.transform(embeddings)
+        pca = PCA(reduced.shape[1], svd_solver="covariance_eigh").fit(fitted_on)
+        reduced[rows] = pca.transform(embeddings) / np.sqrt(max(pca.explained_variance_[0], 1e-12))
     return reduced
 
 
@@ -534,9 +561,11 @@ def encode_source(raw, valid_day, min_count, report):
     report("encoding", f"{len(users):,} users, {len(feeds):,} feeds; ids of fewer than {min_count} training rows share one row")
 
     authors, author = np.unique(author, return_inverse=True)
-    past = lambda entity, n: past_statistics(entity[kept], day[kept], {k: v[kept] for k, v in labels.items()}, n, valid_day + 1)
-    user_table["user_history"], feed_table["feed_history"] = past(user, len(users) + 1), past(feed, len(feeds) + 1)
-    author_history = past(author[feed], len(authors))
+    past_labels = {name: label[kept] for name, label in labels.items()}
+    sizes = len(users) + 1, len(feeds) + 1, len(authors)
+    user_table["user_history"], feed_table["feed_history"], author_history = past_statistics(
+        day[kept], user[kept], feed[kept], author[feed[kept]], past_labels, sizes
+    )
     author_history[:, authors == MISSING] = 0  # feeds without an author have nothing in common
     feed_table["author_history"] = author_history[:, author]
     report("history", "rates and counts of users, feeds and authors over strictly earlier days")

@@ -11,8 +11,8 @@ import keras
 from keras import layers, ops
 
 FEATURES = (
-    "userid,feedid,device,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,manual_keyword_list,machine_tag_list,"
-    "machine_keyword_list,videoplayseconds,feed_embedding,user_history,feed_history,author_history"
+    "userid,feedid,device,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,manual_keyword_list,"
+    "videoplayseconds,feed_embedding,user_history,feed_history,author_history"
 )
 
 SHARED = "shared experts"  # stands beside the tasks for what the shared experts take and give
@@ -29,8 +29,8 @@ class Settings(RunSettings):
     expert_dim: int = setting(32, "width of an expert")
     tower: str = setting("32", "widths of the layers of a task's tower")
     dropout: float = setting(0.1, "share of hidden units left out in training")
-    learning_rate: float = setting(0.001, "Adam's learning rate")
-    batch_size: int = setting(2048, "rows a step")
+    learning_rate: float = setting(0.002, "Adam's learning rate")
+    batch_size: int = setting(4096, "rows a step")
     epochs: int = setting(1, "passes over the training rows")
 
 

@@ -48,6 +48,7 @@ LOG_COLUMNS = {  # those that only change their name
     "is_forward": "forward", "is_comment": "comment", "is_follow": "follow", "play_time_ms": "play",
 }
 SOURCE_NOTE = '{"name": "KuaiRand-Pure"}\n'
+IMPRESSION = ["user_id", "video_id", "time_ms"]  # the log repeats some, now and then with another hourmin
 
 
 def refuse(wrong, values, path, expected):
@@ -84,8 +85,8 @@ def read_log(path):
     log = read(path, (*LOG_COLUMNS, "comment_stay_time", "date", "time_ms"))
     log["day"] = pd.to_datetime(log["date"].astype(str), format="%Y%m%d", errors="coerce")
     refuse(log["day"].isna(), log["date"], path, "a date such as 20220425")
-    unique = log.drop_duplicates(["user_id", "video_id", "time_ms"])
-    print(f"{path}: {len(log):,} rows, {len(log) - len(unique):,} exact duplicates dropped")
+    unique = log.drop_duplicates(IMPRESSION)
+    print(f"{path}: {len(log):,} rows, {len(log) - len(unique):,} repeated impressions dropped")
     return unique
 
 

@@ -15,7 +15,7 @@ part common to all tasks and a part for t alone. Tags, keywords, songs, text and
 subtopic, author and q_f. Comments depend on read_comment and like, follows on click_avatar; their P is the marginal.
 
 Beside the CSVs lie `true_probability.npy`, float32 (rows of user_action.csv, 7), the P of each row and action in the
-order of `common.columns.ACTIONS`, from which the best AUC that any model could reach follows, and `sample.json`,
+order of `common.columns.ACTIONS`, from which the best AUC that any model could reach follows, and `source.json`,
 written last. Users, feeds and authors are proportional to `scale`, rows a user are not; scale 1 is the contest's size.
 """
 import argparse
@@ -475,10 +475,10 @@ def write_rows(path, columns):
 
 
 def generate(out, scale=0.1, seed=2021, report=print):
-    """Writes the files into the folder `out`, made if it is not there; returns the content of sample.json."""
+    """Writes the files into the folder `out`, made if it is not there; returns the content of source.json."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "sample.json").unlink(missing_ok=True)  # an interrupted run leaves no folder that looks complete
+    (out / "source.json").unlink(missing_ok=True)  # an interrupted run leaves no folder that looks complete
     started = time.perf_counter()
 
     def stage(i):
@@ -518,9 +518,9 @@ def generate(out, scale=0.1, seed=2021, report=print):
     ids = rng.choice(round(FEED_IDS[1] * stretch) + 1, met.sum(), replace=False)
     columns = {"userid": user_id[user], "feedid": ids[place[feed]], "date_": day, "device": device, "play": play,
                "stay": stay, **dict(zip(ACTIONS, label.T))}
-    write_rows(out / "user_action.csv", {name: columns[name] for name in USER_ACTION})
     with beside(out / "true_probability.npy", "wb") as file:
         np.save(file, probability)
+    write_rows(out / "user_action.csv", {name: columns[name] for name in USER_ACTION})
     for name, (who, _, what) in tests.items():
         write_rows(out / name, dict(zip(TEST, (user_id[who], ids[place[what]], users["device"][who]))))
     say("user_action.csv, true_probability.npy, test_a.csv and test_b.csv written")
@@ -535,10 +535,18 @@ def generate(out, scale=0.1, seed=2021, report=print):
     write_embeddings(out / "feed_embeddings.csv", ids, feeds["q"], feeds["authorid"], stage(11))
     say("feed_embeddings.csv written")
 
-    about = {"synthetic": True, "scale": scale, "seed": seed, "rows": n_rows, "version": 1, "columns": list(ACTIONS)}
-    with beside(out / "sample.json") as file:
+    about = {
+        "name": f"stand-in of scale {scale:g}, seed {seed}", "synthetic": True, "scale": scale, "seed": seed, "rows": n_rows,
+        "version": 1, "columns": list(ACTIONS),
+    }
+    with beside(out / "source.json") as file:
         file.write(json.dumps(about, indent=1) + "\n")
     return about
+
+
+def is_synthetic(folder):
+    """Whether the files in the folder were written by `generate`, be it an interrupted one: only it writes true probabilities."""
+    return (Path(folder) / "true_probability.npy").exists()
 
 
 def main(argv=None):
@@ -553,6 +561,8 @@ def main(argv=None):
         parser.error(f"--seed must not be negative, it is {args.seed}")
     if Path(args.out).exists() and not Path(args.out).is_dir():
         parser.error(f"{args.out} is a file; name a folder to write into")
+    if (Path(args.out) / "user_action.csv").exists() and not is_synthetic(args.out):
+        parser.error(f"{args.out} holds a user_action.csv that is not synthetic; name another folder, so that it is not lost")
     generate(args.out, args.scale, args.seed)
 
 

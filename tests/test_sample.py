@@ -23,7 +23,7 @@ from common.columns import (  # noqa: E402
 
 SCALE = .1
 FILES = ("user_action.csv", "feed_info.csv", "feed_embeddings.csv", "test_a.csv", "test_b.csv", "true_probability.npy",
-         "sample.json")
+         "source.json")
 DAY_ROWS = [478489, 461842, 543566, 504623, 444828, 472726, 480460, 500120, 512466, 596886, 614175, 532038, 566627,
             609036]
 
@@ -226,8 +226,8 @@ def test_layout(folder, log, feeds, tests, truth):
         assert set(test.feedid) <= set(feeds.feedid) and set(test.userid) <= set(log.userid)
     assert truth.shape == (len(log), len(ACTIONS)) and truth.dtype == np.float32
     assert ((0 < truth) & (truth < 1)).all()
-    about = json.loads((folder / "sample.json").read_text())
-    assert about == {"synthetic": True, "scale": SCALE, "seed": 2021, "rows": len(log), "version": 1,
+    about = json.loads((folder / "source.json").read_text())
+    assert about == {"name": "stand-in of scale 0.1, seed 2021", "synthetic": True, "scale": SCALE, "seed": 2021, "rows": len(log), "version": 1,
                      "columns": list(ACTIONS)}
 
 

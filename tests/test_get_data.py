@@ -1,0 +1,340 @@
+"""get_data.py on data whose answer is known: reading, encoding, splitting, history, and what it refuses."""
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, script
+
+import get_data
+from common.columns import ACTIONS
+from common.pickles import FIRST, OTHER, PADDING, load, read
+from get_data import MISSING, SHRINKAGE, SMOOTHING
+
+USER_ACTION = """userid,feedid,date_,device,read_comment,comment,like,play,stay,click_avatar,forward,follow,favorite
+5,100,1,1,1,0,0,10,20,0,0,0,0
+5,101,1,1,0,0,1,10,20,0,0,0,0
+5,100,2,2,0,0,0,10,20,0,0,0,0
+9,100,2,1,1,0,0,10,20,0,0,0,0
+9,102,2,1,0,0,0,10,20,1,0,0,0
+5,102,3,1,0,0,0,10,20,0,1,0,0
+9,100,3,2,1,0,0,10,20,0,0,0,0
+12,103,3,1,0,0,1,10,20,0,0,0,0
+"""
+FEED_INFO = """feedid,authorid,videoplayseconds,description,ocr,asr,bgm_song_id,bgm_singer_id,manual_keyword_list,\
+machine_keyword_list,manual_tag_list,machine_tag_list,description_char,ocr_char,asr_char
+103,7,20000,1 2,,,5.0,,,,3,3 0.9;8 0.00000011,,,
+100,7,20,,,,5.0,6.0,40;41,40,1;2;1,1 0.8,,,
+101,8,,,,,,,41,,,,,,
+102,7,60,,,,4.0,6.0,,,2;9,2 0.5;9 0.4,,,
+"""
+EMBEDDINGS = "feedid,feed_embedding\n" + "".join(
+    f"{feed},{' '.join(f'{v:.8f}' for v in np.cos(np.arange(8) * feed))} \n" for feed in (100, 101, 102, 103)
+)
+TEST = "userid,feedid,device\n9,100,1\n77,999,2\n"
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    texts = {"user_action": USER_ACTION, "feed_info": FEED_INFO, "feed_embeddings": EMBEDDINGS, "test_a": TEST}
+    for name, text in texts.items():
+        (folder / f"{name}.csv").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def encode(tmp_path, capsys):
+    """Runs main on a source; returns the folder of pickles, whose output is checked for its lines."""
+
+    def run(source, *flags, out="out", code=0):
+        assert get_data.main([str(source), "--out", str(tmp_path / out), *map(str, flags)]) == code
+        run.printed, run.error = capsys.readouterr()
+        return tmp_path / out
+
+    return run
+
+
+def decoded(column, vocabulary):
+    return get_data.decode(column, vocabulary).tolist()
+
+
+# ---- tables
+
+
+def test_rows_days_and_labels_stay_as_they_are_in_the_csv(source, encode):
+    data = load(encode(source, "--min-count", 1))
+    log = pd.read_csv(source / "user_action.csv")
+    for split, rows in (("train", log[log.date_ < 3]), ("valid", log[log.date_ == 3])):
+        found = getattr(data, split)
+        assert data.tables["user"]["key"][found["user"]].tolist() == rows.userid.tolist()
+        assert data.tables["feed"]["key"][found["feed"]].tolist() == rows.feedid.tolist()
+        assert found["day"].tolist() == rows.date_.tolist()
+        for action in ACTIONS:
+            assert found[action].tolist() == rows[action].tolist()
+    assert data.meta["tasks"] == {"read_comment": 4, "like": 3, "click_avatar": 2, "forward": 1}
+
+
+def test_every_feature_of_a_feed_is_encoded(source, encode):
+    out = encode(source, "--min-count", 1)
+    data, vocabularies = load(out), read(out / "vocabularies.pkl")
+    feed = data.tables["feed"]
+    row = {raw: i for i, raw in enumerate(feed["key"].tolist())}
+    assert sorted(row) == [MISSING, 100, 101, 102, 103, 999]
+    # 103 is seen on the validation day alone: its id is OTHER, what it shares with training feeds is known
+    assert decoded(feed["feedid"], vocabularies["feedid"]) == [MISSING, 100, 101, 102, MISSING, MISSING]
+    assert feed["feedid"][row[103]] == feed["feedid"][row[999]] == feed["feedid"][0] == OTHER
+    assert decoded(feed["authorid"][[row[100], row[101], row[103]]], vocabularies["authorid"]) == [7, 8, 7]
+    assert feed["bgm_song_id"][row[101]] == PADDING and decoded(feed["bgm_song_id"][[row[102]]], vocabularies["bgm_song_id"]) == [4]
+
+    def items(name, subject, raw):
+        column = feed[name]
+        return decoded(column["values"][column["offsets"][row[raw]] : column["offsets"][row[raw] + 1]], vocabularies[subject])
+
+    assert items("manual_tag_list", "tag", 100) == [1, 2, 1] and items("manual_tag_list", "tag", 101) == []
+    assert items("manual_tag_list", "tag", 102) == [2, 9] and items("machine_tag_list", "tag", 102) == [2, 9]
+    assert items("manual_tag_list", "tag", 103) == [MISSING]  # tag 3 is in no training row
+    assert items("machine_tag_list", "tag", 103) == [MISSING]  # of the same vocabulary; the item of no weight is left out
+    assert items("manual_keyword_list", "keyword", 100) == [40, 41] and items("machine_keyword_list", "keyword", 100) == [40]
+    seconds = feed["videoplayseconds"][:, 0]
+    logs = np.log1p([20, 60])  # of the feeds seen in training that have a length
+    wanted = (np.log1p([20, 20, 60]) - logs.mean()) / logs.std()
+    np.testing.assert_allclose(seconds[[row[100], row[103], row[102]]], wanted, rtol=1e-5)  # 20000 was milliseconds
+    assert seconds[row[101]] == 0 == seconds[0]
+
+
+def test_rare_ids_share_the_other_row_and_every_known_id_decodes_to_itself(source, encode):
+    out = encode(source, "--min-count", 2)
+    vocabularies, data = read(out / "vocabularies.pkl"), load(out)
+    assert vocabularies["userid"].tolist() == [5, 9] and vocabularies["feedid"].tolist() == [100]
+    assert vocabularies["tag"].tolist() == [1, 2, 9] and data.meta["vocabularies"]["tag"] == 3 + FIRST  # 9 by both lists
+    rng = np.random.default_rng(0)
+    known = np.unique(rng.integers(0, 2**31 - 1, 1000))
+    codes = get_data.encode(known, known)
+    assert codes.min() == FIRST and len(np.unique(codes)) == len(known) and decoded(codes, known) == known.tolist()
+    assert get_data.encode(np.array([MISSING, 2**31 - 1]), known).tolist() == [PADDING, OTHER]
+
+
+def test_pca_is_fitted_on_training_feeds_and_keeps_their_distances(source, encode):
+    data = load(encode(source))
+    reduced = data.tables["feed"]["feed_embedding"]
+    full = np.cos(np.outer([100, 101, 102], np.arange(8)))
+    ratio = np.linalg.norm(reduced[1] - reduced[2]) / np.linalg.norm(reduced[1] - reduced[3])
+    assert ratio == pytest.approx(np.linalg.norm(full[0] - full[1]) / np.linalg.norm(full[0] - full[2]), rel=1e-4)
+    np.testing.assert_allclose(reduced[1:4].mean(axis=0), 0, atol=1e-5)  # the mean of the feeds seen in training
+    assert not reduced[0].any() and reduced[4].any()  # 103 is projected, the unknown feed is not
+
+
+# ---- splits
+
+
+def test_valid_day_splits_and_leaves_later_days_out(source, encode):
+    data = load(encode(source, "--valid-day", 2))
+    assert data.train["day"].tolist() == [1, 1] and set(data.valid["day"].tolist()) == {2} and data.meta["valid_day"] == 2
+    assert data.tables["user"]["user_history"].shape[0] == 4  # days 0..3, the third being the test's
+    assert read(data.folder / "test_a.pkl")["day"].tolist() == [3, 3]
+
+
+def test_test_rows_keep_order_and_unknown_ids_have_rows(source, encode):
+    out = encode(source)
+    data, test = load(out), read(out / "test_a.pkl")
+    assert data.tables["user"]["key"][test["user"]].tolist() == [9, 77]
+    assert data.tables["feed"]["key"][test["feed"]].tolist() == [100, 999]
+    assert test["day"].tolist() == [4, 4] and data.tables["user"]["userid"][test["user"][1]] == OTHER
+
+
+# ---- history
+
+
+def slow_history(log, key, rates, action, day, entity):
+    """Log lift by loops: of a user against everyone, of any other entity against its viewers' expected positives."""
+    before = log[log.date_ < day]
+    p = (before[action].sum() + 0.5) / (len(before) + 1)
+    own = before[before[key] == entity]
+    if key == "userid":
+        return np.log((own[action].sum() + SMOOTHING * p) / ((len(own) + SMOOTHING) * p))
+    expected = sum(rates(row.userid, row.date_) for row in own.itertuples())
+    return np.log((own[action].sum() + SHRINKAGE) / (expected + SHRINKAGE))
+
+
+def test_history_equals_loops_over_strictly_earlier_days(source, encode):
+    out = encode(source)
+    data, log = load(out), pd.read_csv(source / "user_action.csv")
+    log = log.merge(pd.read_csv(source / "feed_info.csv")[["feedid", "authorid"]])
+    row = {key: {raw: i for i, raw in enumerate(table["key"].tolist())} for key, table in data.tables.items()}
+    for column, action in enumerate(ACTIONS):
+
+        def rate(user, day):
+            before = log[log.date_ < day]
+            p = (before[action].sum() + 0.5) / (len(before) + 1)
+            return p * np.exp(slow_history(log, "userid", None, action, day, user))
+
+        for day in (1, 2, 3, 4):
+            for user in (5, 9, 12):
+                found = data.tables["user"]["user_history"][day, row["user"][user]]
+                assert found[column] == pytest.approx(slow_history(log, "userid", rate, action, day, user), abs=2e-3)
+                assert found[-1] == pytest.approx(np.log1p((log[log.date_ < day].userid == user).sum()) / 10, abs=1e-3)
+            for feed, author in ((100, 7), (101, 8), (102, 7), (103, 7)):
+                found = data.tables["feed"]["feed_history"][day, row["feed"][feed], column]
+                assert found == pytest.approx(slow_history(log, "feedid", rate, action, day, feed), abs=2e-3)
+                found = data.tables["feed"]["author_history"][day, row["feed"][feed], column]
+                assert found == pytest.approx(slow_history(log, "authorid", rate, action, day, author), abs=2e-3)
+
+
+@pytest.mark.parametrize("day", [1, 2, 3])
+def test_a_label_changed_on_a_day_changes_no_feature_of_that_day_or_before(source, encode, day):
+    before = load(encode(source, out="before"))
+    log = pd.read_csv(source / "user_action.csv")
+    changed = log.date_ == day
+    log.loc[changed, list(ACTIONS)] = 1 - log.loc[changed, list(ACTIONS)]
+    log.to_csv(source / "user_action.csv", index=False)
+    after = load(encode(source, out="after"))
+    moved = False
+    for key, table in before.tables.items():
+        for name, column in table.items():
+            if name.endswith("_history"):
+                np.testing.assert_array_equal(column[: day + 1], after.tables[key][name][: day + 1])
+                moved |= bool((column[day + 1 :] != after.tables[key][name][day + 1 :]).any())
+            elif name != "stamp" and not isinstance(column, dict):
+                np.testing.assert_array_equal(column, after.tables[key][name])
+    assert moved
+
+
+# ---- sources
+
+
+def test_subfolder_zip_and_folder_with_the_zip_give_the_same_pickles(source, encode, tmp_path):
+    def stamp(place, out):
+        return load(encode(place, out=out)).meta["stamp"]
+
+    wanted = stamp(source, "plain")
+    outer, zipped = tmp_path / "outer", tmp_path / "zipped"
+    shutil.copytree(source, outer / "wechat_algo_data1")
+    zipped.mkdir()
+    with zipfile.ZipFile(zipped / "wechat_algo_data1.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in source.iterdir():
+            archive.write(path, f"wechat_algo_data1/{path.name}")
+    assert stamp(outer, "a") == stamp(zipped, "b") == stamp(zipped / "wechat_algo_data1.zip", "c") == wanted
+
+
+def test_same_data_same_stamp_other_label_other_stamp(source, encode):
+    first, again = (load(encode(source, out=out)).meta["stamp"] for out in ("a", "b"))
+    (source / "user_action.csv").write_text(USER_ACTION.replace("9,100,3,2,1", "9,100,3,2,0"))
+    assert first == again != load(encode(source, out="c")).meta["stamp"]
+
+
+def test_reordered_and_extra_columns_a_bom_crlf_and_1_0_for_1_are_read(source, encode):
+    wanted = load(encode(source, out="a")).meta["stamp"]
+    log = pd.read_csv(source / "user_action.csv")
+    log["extra"] = "x"
+    log = log[log.columns[::-1]].astype({"userid": float})
+    (source / "user_action.csv").write_bytes(b"\xef\xbb\xbf" + log.to_csv(index=False, lineterminator="\r\n").encode())
+    assert load(encode(source, out="b")).meta["stamp"] == wanted
+
+
+def test_without_embeddings_tests_or_some_actions_it_works(source, encode):
+    for name in ("feed_embeddings.csv", "test_a.csv"):
+        (source / name).unlink()
+    pd.read_csv(source / "user_action.csv").drop(columns=["favorite", "forward"]).to_csv(source / "user_action.csv", index=False)
+    data = load(encode(source))
+    assert list(data.meta["tasks"]) == ["read_comment", "like", "click_avatar"] and "feed_embedding" not in data.meta["features"]
+
+
+def test_a_feed_that_feed_info_lacks_is_kept_and_counted(source, encode):
+    lines = FEED_INFO.splitlines(keepends=True)
+    (source / "feed_info.csv").write_text("".join(line for line in lines if not line.startswith("101,")))
+    data = load(encode(source, "--min-count", 1))
+    assert "1 rows of feeds that feed_info.csv lacks" in encode.printed
+    row = data.tables["feed"]["key"].tolist().index(101)
+    assert data.tables["feed"]["authorid"][row] == PADDING and data.tables["feed"]["feedid"][row] >= FIRST
+
+
+def test_it_prints_what_it_read_and_made(source, encode):
+    encode(source, "--min-count", 1)
+    for words in ("8 rows, days 1..3", "4 feeds", "2 rows", "5, days 1..2", "3, day 3", "userid 2", "tag 3", "read_comment 40.000%"):
+        assert words in encode.printed, words
+
+
+# ---- what is refused: one sentence, exit code 2, and what was there stays
+
+
+WRONG = {
+    "header renamed": ("user_action.csv", USER_ACTION.replace("device", "phone"), "user_action.csv: column device is missing"),
+    "label 2": ("user_action.csv", USER_ACTION.replace("5,101,1,1,0", "5,101,1,1,2"), "line 3, column read_comment: 2 is not in 0..1"),
+    "text in an id": ("user_action.csv", USER_ACTION.replace("9,102", "nine,102"), "line 6, column userid: 'nine' is not a whole number"),
+    "empty label": ("user_action.csv", USER_ACTION.replace("5,102,3,1,0", "5,102,3,1,"), "line 7, column read_comment: nothing is not"),
+    "fractional id": ("user_action.csv", USER_ACTION.replace("9,102", "9.5,102"), "column userid: '9.5' is not a whole number"),
+    "negative id": ("user_action.csv", USER_ACTION.replace("9,102", "-9,102"), "column userid: -9 is not in 0..2147483647"),
+    "huge id": ("user_action.csv", USER_ACTION.replace("9,102", "4294967296,102"), "column userid: 4294967296 is not in"),
+    "day 0": ("user_action.csv", USER_ACTION.replace("9,102,2", "9,102,0"), "column date_: 0 is not in 1.."),
+    "one day only": ("user_action.csv", "\n".join(USER_ACTION.splitlines()[:3]), "needs rows on that day and on one before"),
+    "no rows": ("user_action.csv", USER_ACTION.splitlines()[0], "user_action.csv has no rows"),
+    "empty file": ("user_action.csv", "", "user_action.csv: column userid is missing"),
+    "feed twice": ("feed_info.csv", FEED_INFO + "100,7,20,,,,,,,,,,,,\n", "line 6: feed 100 is listed twice"),
+    "list of words": ("feed_info.csv", FEED_INFO.replace("1;2;1", "1;two"), "line 3, column manual_tag_list: 'two' is no id"),
+    "short embedding": ("feed_embeddings.csv", EMBEDDINGS.replace("1.00000000 ", "", 1), "feed_embeddings.csv, line"),
+    "nan embedding": ("feed_embeddings.csv", EMBEDDINGS.replace("\n102,1.00000000", "\n102,nan"), "feed_embeddings.csv, line 4"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_sentence_and_leaves_what_was_there(source, encode, case):
+    name, text, sentence = WRONG[case]
+    out = encode(source)
+    stamps = {path.name: path.read_bytes() for path in out.iterdir()}
+    (source / name).write_text(text)
+    encode(source, code=2)
+    assert sentence in encode.error and encode.error.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == stamps
+
+
+def test_a_missing_file_folder_or_zip_is_named(source, encode, tmp_path):
+    (source / "feed_info.csv").unlink()
+    encode(source, code=2)
+    assert "feed_info.csv is missing" in encode.error
+    encode(tmp_path / "nowhere", code=2)
+    assert "nowhere does not exist" in encode.error
+    (tmp_path / "bad.zip").write_bytes(b"no zip")
+    encode(tmp_path / "bad.zip", code=2)
+    assert "bad.zip is not a zip" in encode.error
+
+
+def test_valid_day_without_rows_is_refused(source, encode):
+    encode(source, "--valid-day", 9, code=2)
+    assert "another --valid-day" in encode.error
+
+
+# ---- as a user runs it
+
+
+def test_with_nothing_in_data_it_makes_the_stand_in_and_says_so(tmp_path):
+    copy = tmp_path / "project"
+    shutil.copytree(ROOT, copy, ignore=lambda folder, names: {
+        name for name in names if name.startswith(".") or (os.path.basename(folder) == "data" and not name.endswith((".py", ".md")))
+    })
+    run = subprocess.run([sys.executable, "get_data.py"], cwd=copy, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "SYNTHETIC stand-in" in run.stdout.splitlines()[0] and (copy / "data" / "sample" / "source.json").exists()
+    data = load(copy / "user_data")
+    assert data.meta["synthetic"] and 600_000 < len(data.train["user"]) < 700_000
+
+
+def test_help_is_quick_and_get_data_never_loads_tensorflow(tiny, tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import get_data; "
+        f"assert get_data.main([{str(tiny)!r}]) == 0; assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    assert "SOURCE" in script("get_data.py", "--help", cwd=tmp_path).stdout
+
+
+def test_stand_in_keeps_the_true_probabilities_of_the_validation_day(tiny, tiny_pickles):
+    data, log = load(tiny_pickles), pd.read_csv(tiny / "user_action.csv")
+    truth = np.load(tiny / "true_probability.npy")[log.date_ == 14]
+    for column, action in enumerate(ACTIONS):
+        np.testing.assert_array_equal(data.valid[f"true_{action}"], truth[:, column])
