@@ -1,8 +1,8 @@
 """DeepFM trained with focal loss (Lin et al., ICCV 2017) and cosine annealing with warm restarts (SGDR, ICLR 2017).
 
-    python FocalLoss.py [--user-data user_data] [--target read_comment] [--gamma 2] [--cycles 1] [--seed 0] [--runs 1]
+    python FocalLoss.py [--user-data user_data] [--target read_comment] [--gamma 0.5] [--cycles 1,1] [--seed 0] [--runs 1]
 
-The network is the one of deepfm.py; `--gamma 0 --alpha -1 --cycles ""` is deepfm.py again, to the last digit.
+The network is the one of deepfm.py; `--gamma 0 --cycles ""` with the same epochs is deepfm.py again, to the last digit.
 """
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -15,9 +15,10 @@ from keras import ops
 
 @dataclass
 class Settings(deepfm.Settings):
-    gamma: float = setting(2.0, "focusing parameter: how fast the loss of well-classified rows fades")
+    gamma: float = setting(0.5, "focusing parameter: how fast the loss of well-classified rows fades")
     alpha: float = setting(-1.0, "weight of the positive class, 1 - alpha that of the negative; -1 for no weights")
-    cycles: str = setting("1", 'lengths of the annealing cycles in epochs, such as 1,2,2; "" for no annealing')
+    epochs: int = setting(2, "passes over the training rows")
+    cycles: str = setting("1,1", 'lengths of the annealing cycles in epochs, such as 1,2,2; "" for no annealing')
     lowest_rate: float = setting(0.0, "learning rate at the end of a cycle")
 
 

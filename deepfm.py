@@ -12,7 +12,7 @@ from keras import layers, ops
 
 FEATURES = (
     "userid,feedid,device,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,manual_keyword_list,"
-    "videoplayseconds,feed_embedding,user_history,feed_history,author_history"
+    "user_history,feed_history,author_history"
 )
 
 
@@ -22,8 +22,8 @@ class Settings(RunSettings):
     embedding_dim: int = setting(16, "length of a factor vector")
     hidden: str = setting("128,64", "widths of the network's layers")
     dropout: float = setting(0.1, "share of hidden units left out in training")
-    learning_rate: float = setting(0.002, "Adam's learning rate")
-    batch_size: int = setting(4096, "rows a step")
+    learning_rate: float = setting(0.001, "Adam's learning rate")
+    batch_size: int = setting(1024, "rows a step")
     epochs: int = setting(1, "passes over the training rows")
 
 

@@ -12,7 +12,7 @@ from keras import layers, ops
 
 FEATURES = (
     "userid,feedid,device,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,manual_keyword_list,"
-    "videoplayseconds,feed_embedding,user_history,feed_history,author_history"
+    "user_history,feed_history,author_history"
 )
 
 
@@ -25,8 +25,8 @@ class Settings(RunSettings):
     expert_dim: int = setting(32, "width of an expert")
     tower: str = setting("32", "widths of the layers of a task's tower")
     dropout: float = setting(0.1, "share of hidden units left out in training")
-    learning_rate: float = setting(0.002, "Adam's learning rate")
-    batch_size: int = setting(4096, "rows a step")
+    learning_rate: float = setting(0.001, "Adam's learning rate")
+    batch_size: int = setting(1024, "rows a step")
     epochs: int = setting(1, "passes over the training rows")
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from common.training import RunSettings, main as run, numbers, setting  # before keras: it quiets TensorFlow's start-up
 from common.dropout import Dropout
 from common.embedding import FeatureEmbedding
+from common.pickles import InputError
 import keras
 from keras import layers, ops
 
 FEATURES = (
     "userid,feedid,device,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,manual_keyword_list,"
-    "videoplayseconds,feed_embedding,user_history,feed_history,author_history"
+    "user_history,feed_history,author_history"
 )
 
 SHARED = "shared experts"  # stands beside the tasks for what the shared experts take and give
@@ -29,8 +30,8 @@ class Settings(RunSettings):
     expert_dim: int = setting(32, "width of an expert")
     tower: str = setting("32", "widths of the layers of a task's tower")
     dropout: float = setting(0.1, "share of hidden units left out in training")
-    learning_rate: float = setting(0.002, "Adam's learning rate")
-    batch_size: int = setting(4096, "rows a step")
+    learning_rate: float = setting(0.001, "Adam's learning rate")
+    batch_size: int = setting(1024, "rows a step")
     epochs: int = setting(1, "passes over the training rows")
 
 
@@ -54,6 +55,8 @@ def build(data, tasks, settings):
         x = Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
 
     n_own = numbers(settings.own_experts)
+    if len(n_own) not in (1, len(tasks)):
+        raise InputError(f"--own-experts {settings.own_experts} names {len(n_own)} tasks and there are {len(tasks)}: {', '.join(tasks)}.")
     n_own = dict(zip(tasks, n_own * len(tasks) if len(n_own) == 1 else n_own))
     inputs = dict.fromkeys([*tasks, SHARED], x)
     for level in range(settings.levels):

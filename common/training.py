@@ -64,11 +64,10 @@ def constant_rate(settings):
 
 
 def batches(n_rows, batch_size, rng):
-    """Row numbers (steps, batch) of an epoch: every row once, in a new order; the last batch is filled up from the first."""
+    """Row numbers (steps, batch) of an epoch: every row in a new order; the first rows come again to fill the last batch up."""
     batch_size = min(batch_size, n_rows)
-    steps = -(-n_rows // batch_size)
     order = rng.permutation(n_rows).astype(np.int32)
-    return np.concatenate([order, order[: steps * batch_size - n_rows]]).reshape(steps, batch_size)
+    return np.concatenate([order, order[: -n_rows % batch_size]]).reshape(-1, batch_size)
 
 
 class Recommender:
@@ -83,8 +82,11 @@ class Recommender:
         self.adam = keras.optimizers.Adam()
         self.adam.build(self.weights)
         self.row_adam = RowAdam(embed.table.value)
+        self.network_step = tf.function(self.network_step, jit_compile=True)  # of each instance, so that no run retraces another's
+        self.network_logits = tf.function(self.network_logits, jit_compile=True)
+        self.train = tf.function(self.train, reduce_retracing=True)
+        self.logits_of = tf.function(self.logits_of, reduce_retracing=True)
 
-    @tf.function(jit_compile=True)
     def network_step(self, vectors, dense, labels):
         """One step of Adam on the network: the loss, and its gradient with respect to the vectors."""
         with tf.GradientTape() as tape:
@@ -95,7 +97,6 @@ class Recommender:
         self.adam.apply(gradients)
         return loss, to_vectors
 
-    @tf.function(reduce_retracing=True)
     def train(self, data, order, rates):
         """Steps on data {column: (rows,)} with row numbers order (steps, batch) and learning rates (steps,): their mean loss."""
         total = 0.0
@@ -111,11 +112,9 @@ class Recommender:
             total += loss
         return total / tf.cast(tf.shape(order)[0], tf.float32)
 
-    @tf.function(jit_compile=True)
     def network_logits(self, vectors, dense):
         return self.network([vectors, dense], training=False)
 
-    @tf.function(reduce_retracing=True)
     def logits_of(self, batch):
         return self.network_logits(*self.embed(batch))
 
@@ -141,9 +140,8 @@ def fit(data, tasks, settings, build, loss, schedule):
     model = Recommender(embed, network, tasks, loss, columns)
     train = {name: tf.constant(data.train[name]) for name in (*columns, *tasks)}
     rng = np.random.default_rng(settings.seed)
-    n = len(data.train[settings.target])
     for epoch in range(settings.epochs):
-        started, order = time.perf_counter(), batches(n, settings.batch_size, rng)
+        started, order = time.perf_counter(), batches(len(train[settings.target]), settings.batch_size, rng)
         steps = len(order)
         rates = np.array([schedule(epoch + step / steps) for step in range(steps)], np.float32)
         losses = []
@@ -169,9 +167,12 @@ def run(build, settings, multi_task=True, loss=cross_entropy, schedule=constant_
     """
     data = load(settings.user_data)
     tasks = list(data.meta["tasks"]) if multi_task else [settings.target]
-    known = [task for task in data.meta["tasks"]]
+    known = list(data.meta["tasks"])
     if settings.target not in known:
         raise InputError(f"--target {settings.target} is no task of {settings.user_data}: it has {', '.join(known)}.")
+    for name, least in (("epochs", 1), ("batch_size", 1), ("runs", 1)):
+        if getattr(settings, name) < least:
+            raise InputError(f"--{name.replace('_', '-')} must be at least {least}, it is {getattr(settings, name)}.")
     wanted = settings.features.split(",") if settings.features else list(data.meta["features"])
     absent = [name for name in wanted if name not in data.meta["features"]]
     settings.features = ",".join(name for name in wanted if name not in absent)

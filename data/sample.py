@@ -1,6 +1,6 @@
 """Writes a synthetic stand-in for the WeChat Big Data Challenge 2021 data, in the exact layout of its CSV files.
 
-    python data/sample.py [OUT] [--scale 0.1] [--seed 2021]
+    python data/sample.py [OUT] [--scale 0.1] [--seed 1]
 
 The world. A feed f has a topic, a subtopic, an author and a latent vector q_f, the sum of their centres and a part of
 its own. A user u has a latent vector e_u, watches topic k on a share softmax_k(log supply_k + CONCENTRATION e_u.c_k) of
@@ -474,7 +474,7 @@ def write_rows(path, columns):
             frame.to_csv(file, header=False, index=False, lineterminator="\n")
 
 
-def generate(out, scale=0.1, seed=2021, report=print):
+def generate(out, scale=0.1, seed=1, report=print):
     """Writes the files into the folder `out`, made if it is not there; returns the content of source.json."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -553,7 +553,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", nargs="?", default=ROOT / "data" / "sample", help="folder to write into")
     parser.add_argument("--scale", type=float, default=0.1, help="1 is the size of the contest: 20,000 users")
-    parser.add_argument("--seed", type=int, default=2021, help="another seed is another world")
+    parser.add_argument("--seed", type=int, default=1, help="another seed is another world (default: 1, whose oracle is as good at scale 0.1 as at 1)")
     args = parser.parse_args(argv)
     if not .001 <= args.scale <= 20:
         parser.error(f"--scale must lie between 0.001 and 20, not {args.scale}")

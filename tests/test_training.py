@@ -1,0 +1,215 @@
+"""The training run: batches, settings, and the four scripts as a user runs them."""
+import pickle
+import re
+import shutil
+
+import common.quiet  # noqa: F401
+import numpy as np
+import pytest
+from conftest import KUAIRAND, script
+
+import mmoe
+from common.pickles import load, read, write_all
+from common.scoring import auc, uauc, yardsticks
+from common.training import batches, mean_and_spread, parse
+
+SCRIPTS = ["deepfm.py", "FocalLoss.py", "mmoe.py", "ple.py"]
+TASKS = ["read_comment", "like", "click_avatar", "forward"]
+
+
+def last_auc(run):
+    """The AUC of the last line, whose form is part of what users rely on."""
+    found = re.fullmatch(r"\w+ validation AUC: (\d\.\d{4})( \+- \d\.\d{4} \(\d+ runs\))?", run.stdout.splitlines()[-1])
+    assert found, run.stdout
+    return float(found[1])
+
+
+def table(run, score, model, target="read_comment"):
+    """A number of the printed table."""
+    header = next(line for line in run.stdout.splitlines() if line.startswith("validation")).split()
+    columns = [word for word in header if word not in ("validation", "(SYNTHETIC)")]
+    line = next(line for line in run.stdout.splitlines() if line.startswith(f"{score} {model}"))
+    return float(line[len(f"{score} {model}") :].split()[columns.index(target)])
+
+
+@pytest.mark.parametrize("n_rows, batch_size", [(10, 3), (9, 3), (7, 7), (5, 1), (4, 100), (1, 1), (101, 100)])
+def test_every_row_comes_and_all_batches_have_one_size(n_rows, batch_size):
+    order = batches(n_rows, batch_size, np.random.default_rng(0))
+    assert order.shape == (-(-n_rows // min(batch_size, n_rows)), min(batch_size, n_rows))
+    assert set(order.ravel()) == set(range(n_rows)) and order.size - n_rows < batch_size
+    assert len(set(order.ravel()[:n_rows])) == n_rows
+
+
+def test_every_setting_is_a_flag_of_its_name_with_a_line_of_help(capsys):
+    settings = parse(mmoe.Settings, "about", ["--expert-dim", "7", "--learning-rate", "0.5", "--runs", "2"])
+    assert (settings.expert_dim, settings.learning_rate, settings.runs, settings.experts) == (7, 0.5, 2, mmoe.Settings().experts)
+    with pytest.raises(SystemExit):
+        parse(mmoe.Settings, "about", ["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')}" in shown for name in vars(settings))
+
+
+def test_mean_and_spread():
+    assert mean_and_spread([0.5]) == "0.5000" and mean_and_spread([0.4, 0.6]) == "0.5000 +- 0.1414"
+    assert mean_and_spread([0.4, float("nan")]) == "n/a"
+
+
+# ---- results
+
+
+@pytest.fixture(scope="module")
+def stand_in_pickles(stand_in, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stand_in_pickles")
+    script("get_data.py", stand_in, "--out", folder, cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_on_the_stand_in_each_beats_the_users_past_rate(name, stand_in_pickles, tmp_path):
+    run = script(name, "--user-data", stand_in_pickles, cwd=tmp_path)
+    data = load(stand_in_pickles)
+    past = yardsticks(data, ["read_comment"])["user's past rate"]["read_comment"]
+    floor = auc(data.valid["read_comment"], past)
+    assert last_auc(run) > floor > 0.92
+    assert last_auc(run) == table(run, "AUC", name[:-3])
+    assert table(run, "AUC", "user's past rate") == pytest.approx(floor, abs=6e-5) and table(run, "uAUC", "user's past rate") == 0.5
+    assert table(run, "uAUC", name[:-3]) >= 0.58  # above the feed's past rate; 336 users make a standard error of about .01
+    assert 0.94 < table(run, "AUC", "oracle") < 0.965 and table(run, "uAUC", "oracle") > table(run, "uAUC", name[:-3])
+    assert "SYNTHETIC" in run.stdout and run.stderr == ""
+    if name in ("mmoe.py", "ple.py"):
+        assert "weighted" in run.stdout and all(0.5 < table(run, "AUC", name[:-3], task) < 1 for task in TASKS)
+
+
+def test_users_past_rate_is_the_smoothed_rate_over_earlier_days(stand_in, stand_in_pickles):
+    import pandas as pd
+
+    log, data = pd.read_csv(stand_in / "user_action.csv"), load(stand_in_pickles)
+    train, valid = log[log.date_ < 14], log[log.date_ == 14]
+    by_user = train.groupby("userid").read_comment.agg(["sum", "size"])
+    rate = (by_user["sum"] + 20 * train.read_comment.mean()) / (by_user["size"] + 20)
+    wanted = auc(valid.read_comment.to_numpy(), valid.userid.map(rate).fillna(train.read_comment.mean()).to_numpy())
+    past = yardsticks(data, ["read_comment"])["user's past rate"]["read_comment"]
+    assert auc(data.valid["read_comment"], past) == pytest.approx(wanted, abs=2e-4)  # statistics are kept in half precision
+    assert uauc(data.valid["read_comment"], past, data.valid["user"]) == 0.5
+
+
+@pytest.fixture(scope="module")
+def real_pickles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kuairand")
+    script("data/kuairand.py", KUAIRAND, folder / "csv", cwd=folder)
+    script("get_data.py", folder / "csv", "--out", folder / "pickles", cwd=folder)
+    return folder / "pickles"
+
+
+@pytest.mark.parametrize("name", SCRIPTS if KUAIRAND.is_dir() else [])
+def test_on_kuairand_each_reaches_what_known_libraries_get(name, real_pickles, tmp_path):
+    run = script(name, "--user-data", real_pickles, cwd=tmp_path)
+    assert last_auc(run) >= 0.785 and "SYNTHETIC" not in run.stdout
+
+
+def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles, tmp_path):
+    folder = tmp_path / "shuffled"
+    shutil.copytree(stand_in_pickles, folder)
+    train, rng = read(folder / "train.pkl"), np.random.default_rng(0)
+    for task in TASKS:
+        train[task] = rng.permutation(train[task])
+    for key in ("user", "feed"):  # the statistics would still know the labels
+        content = read(folder / f"{key}.pkl")
+        content |= {name: np.zeros_like(column) for name, column in content.items() if name.endswith("_history")}
+        write_all(folder, {f"{key}.pkl": content})
+    write_all(folder, {"train.pkl": train})
+    assert abs(last_auc(script("mmoe.py", "--user-data", folder, cwd=tmp_path)) - 0.5) < 0.05
+
+
+# ---- behaviour
+
+
+@pytest.mark.parametrize("name", ["deepfm.py", "ple.py"])
+def test_same_seed_same_output_and_other_seed_another(name, tiny_pickles, tmp_path):
+    flags = ("--user-data", tiny_pickles, "--epochs", 2, "--batch-size", 64, "--seed")
+    first, again, other = (
+        re.sub(r"[\d,]+ rows/s", "", script(name, *flags, seed, cwd=tmp_path).stdout) for seed in (4, 4, 5)
+    )
+    assert first == again != other
+
+
+def test_several_runs_take_the_next_seeds_and_print_their_spread(tiny_pickles, tmp_path):
+    flags = ("--user-data", tiny_pickles, "--batch-size", 256)
+    single = [last_auc(script("mmoe.py", *flags, "--seed", seed, cwd=tmp_path)) for seed in (1, 2)]
+    run = script("mmoe.py", *flags, "--seed", 1, "--runs", 2, cwd=tmp_path)
+    assert run.stdout.splitlines()[-1].endswith("(2 runs)") and last_auc(run) == pytest.approx(np.mean(single), abs=1.1e-4)
+
+
+def test_focal_loss_of_gamma_0_without_annealing_is_deepfm(tiny_pickles, tmp_path):
+    flags = ("--user-data", tiny_pickles, "--epochs", 2, "--batch-size", 128)
+    plain = script("deepfm.py", *flags, cwd=tmp_path).stdout
+    focal = script("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "", cwd=tmp_path).stdout
+    strip = lambda text: re.sub(r"[\d,]+ rows/s|deepfm   |FocalLoss", "", text)
+    assert strip(plain) == strip(focal)
+    assert strip(script("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "2", cwd=tmp_path).stdout) != strip(plain)
+
+
+def test_two_and_three_own_experts_and_two_levels_run(tiny_pickles, tmp_path):
+    run = script("ple.py", "--user-data", tiny_pickles, "--own-experts", "2,3,1,2", "--shared-experts", 2, "--levels", 2, cwd=tmp_path)
+    assert 0.5 < last_auc(run) < 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 10**7])
+def test_any_batch_size_trains(batch_size, tiny_pickles, tmp_path):
+    folder = tmp_path / "few"
+    shutil.copytree(tiny_pickles, folder)
+    for split in ("train", "valid"):
+        rows = read(folder / f"{split}.pkl")
+        few = {name: column if name == "stamp" else column[:400] for name, column in rows.items()}
+        write_all(folder, {f"{split}.pkl": few})
+    script("mmoe.py", "--user-data", folder, "--batch-size", batch_size, cwd=tmp_path)
+
+
+def test_target_is_another_task(tiny_pickles, tmp_path):
+    run = script("deepfm.py", "--user-data", tiny_pickles, "--target", "like", cwd=tmp_path)
+    assert run.stdout.splitlines()[-1].startswith("like validation AUC: ")
+
+
+@pytest.mark.parametrize("flags, sentence", [
+    (["--user-data", "nowhere"], "nowhere/meta.pkl is missing: run `python get_data.py` first."),
+    (["--target", "buy"], "--target buy is no task"),
+    (["--features", "price"], "it has userid, device"),
+    (["--learning-rate", "1e30"], "lower --learning-rate"),
+    (["--own-experts", "2,3"], "--own-experts 2,3 names 2 tasks and there are 4"),
+    (["--epochs", "0"], "--epochs must be at least 1"),
+])
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(flags, sentence, tiny_pickles, tmp_path):
+    given = [] if flags[0] == "--user-data" else ["--user-data", tiny_pickles]
+    run = script("ple.py", *given, *flags, cwd=tmp_path, check=False)
+    assert run.returncode == 2 and sentence in run.stderr and run.stderr.count("\n") == 1
+
+
+# ---- a data set that get_data.py never saw
+
+
+def test_a_foreign_table_written_by_the_contract_runs(tmp_path):
+    """Advertisements: other columns, two tasks of its own, no lists, no tables, no users, no days."""
+    rng = np.random.default_rng(0)
+
+    def rows(n):
+        site, ad, price = rng.integers(2, 12, n), rng.integers(2, 22, n), rng.normal(size=n)
+        p = 1 / (1 + np.exp(-(0.6 * (site % 4) + 0.4 * (ad % 3) + 0.5 * price - 3)))
+        clicked = rng.random(n) < p
+        return {
+            "site": site.astype(np.int32), "ad": ad.astype(np.int32), "price": price.astype(np.float32),
+            "click": clicked.astype(np.uint8), "buy": (clicked & (rng.random(n) < 0.3)).astype(np.uint8), "stamp": "ads of May",
+        }
+
+    meta = {
+        "version": 1, "stamp": "ads of May", "name": "advertisements", "synthetic": False, "tasks": {"click": 2, "buy": 1},
+        "group": None, "tables": [], "valid_day": 0, "vocabularies": {"site": 12, "ad": 22},
+        "features": {
+            "site": {"kind": "id", "table": None, "vocabulary": "site"}, "ad": {"kind": "id", "table": None, "vocabulary": "ad"},
+            "price": {"kind": "dense", "table": None, "daily": False},
+        },
+    }
+    for name, content in {"meta": meta, "train": rows(20000), "valid": rows(4000)}.items():
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(content))
+    for name in SCRIPTS:
+        flags = ("--user-data", tmp_path, "--features", "site,ad,price", "--target", "click", "--batch-size", 64)
+        assert last_auc(script(name, *flags, cwd=tmp_path)) > 0.65
