@@ -90,7 +90,7 @@ def read_columns(source, name, columns, optional=(), text=(), real=()):
     options = dict(usecols=columns, encoding="utf-8-sig", encoding_errors="replace")
     kinds = {column: str if column in text else np.float64 if column in real else np.int64 for column in columns}
     try:
-        with source.open(name) as file:
+        with source.open(name) as file, np.errstate(invalid="ignore"):  # an empty id is found below, by its ValueError
             table = pd.read_csv(file, dtype=kinds, **options)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"{place} cannot be parsed ({str(error).strip()}): get the file again.") from None

@@ -9,7 +9,9 @@ _stderr = os.dup(2)
 _nowhere = os.open(os.devnull, os.O_WRONLY)
 os.dup2(_nowhere, 2)
 try:
-    import tensorflow  # noqa: F401
+    import tensorflow
+
+    tensorflow.get_logger().setLevel("ERROR")  # or it warns of each batch size that is traced anew
 finally:
     os.dup2(_stderr, 2)
     os.close(_stderr)
