@@ -388,7 +388,7 @@ def encode_source(raw, valid_day, min_count, report):
     log, tests, info = raw["log"], raw["tests"], raw["feeds"]
     actions = [name for name in ACTIONS if name in log]
     day = log["date_"]
-    valid_day = valid_day or int(day.max())
+    valid_day = int(day.max()) if valid_day is None else valid_day
     train, valid, kept = day < valid_day, day == valid_day, day <= valid_day
     if not (train.any() and valid.any() and actions):
         raise InputError(
