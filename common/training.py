@@ -170,9 +170,9 @@ def run(build, settings, multi_task=True, loss=cross_entropy, schedule=constant_
     known = list(data.meta["tasks"])
     if settings.target not in known:
         raise InputError(f"--target {settings.target} is no task of {settings.user_data}: it has {', '.join(known)}.")
-    for name, least in (("epochs", 1), ("batch_size", 1), ("runs", 1)):
-        if getattr(settings, name) < least:
-            raise InputError(f"--{name.replace('_', '-')} must be at least {least}, it is {getattr(settings, name)}.")
+    for name in ("epochs", "batch_size", "runs"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1, it is {getattr(settings, name)}.")
     wanted = settings.features.split(",") if settings.features else list(data.meta["features"])
     absent = [name for name in wanted if name not in data.meta["features"]]
     settings.features = ",".join(name for name in wanted if name not in absent)
