@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from common.columns import (
-    ACTIONS, FEED_EMBEDDINGS, FEED_IDS, FEED_INFO, KEYWORD_LISTS, TAG_LISTS, TASK_WEIGHTS, TEST, USER_ACTION,
+    ACTIONS, FEED_EMBEDDINGS, FEED_IDS, KEYWORD_LISTS, TAG_LISTS, TASK_WEIGHTS, TEST, USER_ACTION,
 )
 from common.pickles import FIRST, OTHER, PADDING, VERSION, InputError, write_all
 
@@ -353,14 +353,15 @@ def encode_feeds(info, keys, rows_seen, min_count):
 
 
 class Report:
-    """Prints one line a stage: what it is, its seconds, what was found."""
+    """Prints one line a stage: what it is, its seconds if it took any, what was found."""
 
     def __init__(self):
         self.since = time.perf_counter()
 
     def __call__(self, stage, found):
         now = time.perf_counter()
-        print(f"  {stage:20} {now - self.since:6.1f} s  {found}", flush=True)
+        seconds = f"{now - self.since:.1f} s" if now - self.since >= 0.05 else ""
+        print(f"  {stage:20} {seconds:>8}  {found}", flush=True)
         self.since = now
 
 

@@ -80,9 +80,6 @@ class Data:
     valid: dict
     folder: Path
 
-    def positive_rate(self, task):
-        return float(self.train[task].mean(dtype=np.float64))
-
     def log_odds(self, task):
         """Log odds of `task` over the training rows, half a row added to each class so that it is finite."""
         labels = self.train[task]
