@@ -227,52 +227,43 @@ def decode(codes, vocabulary):
     return np.concatenate([[MISSING, MISSING], vocabulary])[codes]
 
 
-def past_sums(day, entity, n_entities, n_days, weights=None):
-    """Sum of the weights, or number, of the rows of each entity before each day: (n_days + 1, n_entities), indexed by day."""
-    cells = day.astype(np.int64) * n_entities + entity
-    sums = np.bincount(cells, weights, minlength=(n_days + 1) * n_entities).reshape(n_days + 1, n_entities)
-    before = np.cumsum(sums, axis=0)
-    before -= sums
-    return before
+def log_lifts(positives, expected, m):
+    """log((positives + m) / (expected + m)): 0 is what was to be expected, and what little evidence is drawn to."""
+    return np.log((positives + m) / (expected + m))
 
 
-def past_lifts(day, entity, labels, expected, n_entities, n_days):
-    """What was known of each entity before each day: float16 (n_days + 1, n_entities, actions + 1), indexed by the day.
+def past_statistics(day, user, feed, author, labels, n_users):
+    """The history statistics of users, feeds and authors: three float16 (days + 1, entities, actions + 1), indexed by day.
 
-    For each action log((positives + SHRINKAGE) / (expected positives + SHRINKAGE)), so that 0 is what was to be expected
-    and what little evidence is drawn to; last log(1 + rows) / 10. labels, expected: {action: (rows,)}.
+    What stands under a day looks at strictly earlier days: for each action the log lift of the positives over those to
+    be expected, and last log(1 + rows) / 10. A user is held against everyone's rate p, where it makes the log lift of the
+    rate smoothed by m = SMOOTHING rows, log((positives + m p) / ((rows + m) p)). A feed or an author is held against
+    the sum of its viewers' smoothed rates, since who happened to see a feed says more of its rate than the feed does.
+    day, user, feed, labels {action: }: (rows,). author: (feeds,), the author of each feed, a small integer.
     """
-    out = np.empty((n_days + 1, n_entities, len(labels) + 1), np.float16)
-    for column, action in enumerate(labels):
-        hits = np.flatnonzero(labels[action])
-        positives = past_sums(day[hits], entity[hits], n_entities, n_days)
-        awaited = past_sums(day, entity, n_entities, n_days, expected[action])
-        out[..., column] = np.log((positives + SHRINKAGE) / (awaited + SHRINKAGE))
-    out[..., -1] = np.log1p(past_sums(day, entity, n_entities, n_days)) / 10
-    return out
+    from scipy.sparse import csr_array
 
-
-def past_statistics(day, user, feed, author, labels, sizes):
-    """The history statistics of users, feeds and authors, as past_lifts gives them, 16 bits a number.
-
-    A user's rate is held against everyone's, both over strictly earlier days: the log lift of the rate smoothed by
-    SMOOTHING rows, log((positives + m p) / ((rows + m) p)). A feed's and an author's positives are held against the sum
-    of their viewers' smoothed rates at the time, since who saw a feed says more of its rate than the feed itself does.
-    day, user, feed, author, labels {action: }: (rows,). sizes: the number of users, of feeds, of authors.
-    """
-    n_days, everyone = int(day.max()) + 1, np.zeros(len(day), np.int8)
-    rows_before = past_sums(day, everyone, 1, n_days)
-    prior = {name: (past_sums(day, everyone, 1, n_days, label) + 0.5) / (rows_before + 1) for name, label in labels.items()}
-    user_rows, user_lifts, expected = past_sums(day, user, sizes[0], n_days), [], {}
-    for name, label in labels.items():
-        positives, p = past_sums(day, user, sizes[0], n_days, label), prior[name]
-        rate = (positives + SMOOTHING * p) / (user_rows + SMOOTHING)
-        user_lifts.append(np.log(rate / p))
-        expected[name] = rate[day, user]
-    users = np.stack([*user_lifts, np.log1p(user_rows) / 10], axis=2).astype(np.float16)
-    feeds, authors = (
-        past_lifts(day, entity, labels, expected, n, n_days) for entity, n in ((feed, sizes[1]), (author, sizes[2]))
-    )
+    n_days, n_feeds, n_authors = int(day.max()) + 1, len(author), int(author.max()) + 1
+    users, feeds, authors = (np.zeros((n_days + 1, n, len(labels) + 1), np.float16) for n in (n_users, n_feeds, n_authors))
+    of_author = csr_array((np.ones(n_feeds, np.float32), (author, np.arange(n_feeds))))  # (authors, feeds)
+    views = csr_array((n_feeds, n_users), dtype=np.float32)  # how often each user saw each feed before today
+    user_positives, feed_positives = (np.zeros((n, len(labels)), np.float32) for n in (n_users, n_feeds))
+    for today in range(1, n_days + 1):
+        new = np.flatnonzero(day == today - 1)
+        views += csr_array((np.ones(len(new), np.float32), (feed[new], user[new])), shape=views.shape)
+        for column, label in enumerate(labels.values()):
+            hits = new[label[new] > 0]
+            user_positives[:, column] += np.bincount(user[hits], minlength=n_users)
+            feed_positives[:, column] += np.bincount(feed[hits], minlength=n_feeds)
+        user_rows, feed_rows = views.sum(axis=0), views.sum(axis=1)
+        p = (user_positives.sum(axis=0, dtype=np.float64) + 0.5) / (user_rows.sum() + 1)  # (actions,)
+        rate = ((user_positives + SMOOTHING * p) / (user_rows[:, None] + SMOOTHING)).astype(np.float32)  # (users, actions)
+        expected = views @ rate  # (feeds, actions)
+        users[today, :, :-1] = np.log(rate / p)
+        feeds[today, :, :-1] = log_lifts(feed_positives, expected, SHRINKAGE)
+        authors[today, :, :-1] = log_lifts(of_author @ feed_positives, of_author @ expected, SHRINKAGE)
+        for table, rows in ((users, user_rows), (feeds, feed_rows), (authors, of_author @ feed_rows)):
+            table[today, :, -1] = np.log1p(rows) / 10
     return users, feeds, authors
 
 
@@ -418,9 +409,8 @@ def encode_source(raw, valid_day, min_count, report):
 
     authors, author = np.unique(author, return_inverse=True)
     past_labels = {name: label[kept] for name, label in labels.items()}
-    sizes = len(users) + 1, len(feeds) + 1, len(authors)
     user_table["user_history"], feed_table["feed_history"], author_history = past_statistics(
-        day[kept], user[kept], feed[kept], author[feed[kept]], past_labels, sizes
+        day[kept], user[kept], feed[kept], author, past_labels, len(users) + 1
     )
     author_history[:, authors == MISSING] = 0  # feeds without an author have nothing in common
     feed_table["author_history"] = author_history[:, author]

@@ -158,7 +158,7 @@ def slow_history(log, key, rates, action, day, entity):
     own = before[before[key] == entity]
     if key == "userid":
         return np.log((own[action].sum() + SMOOTHING * p) / ((len(own) + SMOOTHING) * p))
-    expected = sum(rates(row.userid, row.date_) for row in own.itertuples())
+    expected = sum(rates(row.userid, day) for row in own.itertuples())
     return np.log((own[action].sum() + SHRINKAGE) / (expected + SHRINKAGE))
 
 
