@@ -63,7 +63,7 @@ STAYS_ON_TOPIC = .75  # share of an author's feeds on the author's topic
 MODEL = pd.DataFrame(
     {
         "rate": [.0350159, .0258049, .0075333, .0038212, .0013425],
-        "activity": [2.80, 1.46, 1.48, 1.72, 1.90],
+        "activity": [2.80, 1.46, 1.58, 1.72, 1.90],
         "skew": [.0, .06, -.05, .0, .0],
         "mood": [.45, .25, .15, .15, .15],
         "topic": [.28, .28, .45, .55, .50],
