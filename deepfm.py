@@ -21,7 +21,8 @@ class Settings(RunSettings):
     features: str = setting(FEATURES, "features to use, separated by commas")
     embedding_dim: int = setting(16, "length of a factor vector")
     hidden: str = setting("128,64", "widths of the network's layers")
-    dropout: float = setting(0.1, "share of hidden units left out in training")
+    embedding_l2: float = setting(0.001, "L2 penalty on the embeddings that a batch looks up")
+    dropout: float = setting(0.3, "share of hidden units left out in training")
     learning_rate: float = setting(0.001, "Adam's learning rate")
     batch_size: int = setting(1024, "rows a step")
     epochs: int = setting(1, "passes over the training rows")
@@ -60,7 +61,7 @@ def build(data, tasks, settings):
     vectors, dense = embed.symbols()
     w, v = vectors[:, :, :1], vectors[:, :, 1:]  # the first number is the weight w_i of the id, the others its factor v_i
 
-    first = layers.Dense(1, name="w0", bias_initializer=keras.initializers.Constant(data.log_odds(task)))(dense)
+    first = layers.Dense(1, name="w0", kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(data.log_odds(task)))(dense)
     first = first + ops.sum(w, axis=1)
     total, squares = Factors(settings.embedding_dim)(dense)
     second = second_order(ops.sum(v, axis=1) + total, ops.sum(ops.square(v), axis=1) + squares)

@@ -29,6 +29,7 @@ class Settings(RunSettings):
     levels: int = setting(1, "extraction levels; one is the paper's CGC")
     expert_dim: int = setting(32, "width of an expert")
     tower: str = setting("32", "widths of the layers of a task's tower")
+    embedding_l2: float = setting(0.0, "L2 penalty on the embeddings that a batch looks up")
     dropout: float = setting(0.1, "share of hidden units left out in training")
     learning_rate: float = setting(0.001, "Adam's learning rate")
     batch_size: int = setting(1024, "rows a step")

@@ -16,11 +16,12 @@ def merge_rows(slices):
 class RowAdam:
     """Adam (Kingma and Ba, 2015, Algorithm 1) on the rows of one table.
 
-    table: tf.Variable (rows, dim). The moments have its shape; the bias is corrected by the number of steps taken.
+    table: tf.Variable (rows, dim). The moments have its shape; the bias is corrected by the number of steps taken. To the
+    loss of a step comes l2 / 2 times the sum of squares of the rows that it touches, each counted once.
     """
 
-    def __init__(self, table, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
-        self.table, self.beta_1, self.beta_2, self.epsilon = table, beta_1, beta_2, epsilon
+    def __init__(self, table, l2=0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+        self.table, self.l2, self.beta_1, self.beta_2, self.epsilon = table, l2, beta_1, beta_2, epsilon
         self.mean = tf.Variable(tf.zeros_like(table), trainable=False)
         self.square = tf.Variable(tf.zeros_like(table), trainable=False)
         self.steps = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -28,6 +29,8 @@ class RowAdam:
     def apply(self, slices, learning_rate):
         """Take one step on the rows of `slices`, tf.IndexedSlices as tf.gather's gradient gives them."""
         ids, gradient = merge_rows(slices)
+        if self.l2:
+            gradient += self.l2 * tf.gather(self.table, ids)
         step = tf.cast(self.steps.assign_add(1), tf.float32)
         mean = self.beta_1 * tf.gather(self.mean, ids) + (1 - self.beta_1) * gradient
         square = self.beta_2 * tf.gather(self.square, ids) + (1 - self.beta_2) * tf.square(gradient)

@@ -54,8 +54,8 @@ def numbers(text):
 
 
 def cross_entropy(settings):
-    """The loss of a row, from its label and logit: log(1 + exp(logit)) - label logit."""
-    return lambda label, logit: keras.ops.softplus(logit) - label * logit
+    """The loss of a row, from its label and logit: -log p of its own class, log(1 + exp(logit)) - label logit."""
+    return lambda label, logit: keras.ops.softplus((1 - 2 * label) * logit)
 
 
 def constant_rate(settings):
@@ -76,12 +76,12 @@ class Recommender:
     The lookup runs as plain TensorFlow, since it is sparse; the network, its loss, gradients and Adam are compiled by XLA.
     """
 
-    def __init__(self, embed, network, tasks, loss, columns):
+    def __init__(self, embed, network, tasks, loss, columns, l2=0.0):
         self.embed, self.network, self.tasks, self.loss, self.columns = embed, network, tasks, loss, columns
         self.weights = network.trainable_variables
         self.adam = keras.optimizers.Adam()
         self.adam.build(self.weights)
-        self.row_adam = RowAdam(embed.table.value)
+        self.row_adam = RowAdam(embed.table.value, l2)
         self.network_step = tf.function(self.network_step, jit_compile=True)  # of each instance, so that no run retraces another's
         self.network_logits = tf.function(self.network_logits, jit_compile=True)
         self.train = tf.function(self.train, reduce_retracing=True)
@@ -137,7 +137,7 @@ def fit(data, tasks, settings, build, loss, schedule):
     keras.backend.clear_session()
     embed, network = build(data, tasks, settings)
     columns = embed.spec["inputs"]
-    model = Recommender(embed, network, tasks, loss, columns)
+    model = Recommender(embed, network, tasks, loss, columns, settings.embedding_l2)
     train = {name: tf.constant(data.train[name]) for name in (*columns, *tasks)}
     rng = np.random.default_rng(settings.seed)
     for epoch in range(settings.epochs):

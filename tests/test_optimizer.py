@@ -2,15 +2,17 @@
 import common.quiet  # noqa: F401
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from common.optimizer import RowAdam, merge_rows
 
 
-def dense_adam(table, gradients, rate, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+def dense_adam(table, gradients, rate, l2=0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
     """Algorithm 1 of Kingma and Ba in NumPy, a step for each dense gradient, with epsilon inside the bias correction."""
     mean, square = np.zeros_like(table), np.zeros_like(table)
     for step, gradient in enumerate(gradients, start=1):
+        gradient = gradient + l2 * table
         mean = beta_1 * mean + (1 - beta_1) * gradient
         square = beta_2 * square + (1 - beta_2) * gradient**2
         table = table - rate * np.sqrt(1 - beta_2**step) / (1 - beta_1**step) * mean / (np.sqrt(square) + epsilon)
@@ -26,10 +28,11 @@ def test_rows_of_equal_ids_are_summed():
     assert dict(zip(found_ids.numpy().tolist(), sums.numpy()[:, 0].tolist())) == {7: 5.0, 3: 2.0}
 
 
-def test_equals_dense_adam_on_rows_touched_at_every_step_with_repeated_ids():
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_equals_dense_adam_on_rows_touched_at_every_step_with_repeated_ids(l2):
     rng = np.random.default_rng(0)
     start = rng.normal(size=(6, 3)).astype(np.float32)
-    adam = RowAdam(tf.Variable(start))
+    adam = RowAdam(tf.Variable(start), l2)
     dense = []
     for _ in range(200):
         part = slices(rng, 6, 20)
@@ -38,7 +41,7 @@ def test_equals_dense_adam_on_rows_touched_at_every_step_with_repeated_ids():
         )
         dense.append(tf.convert_to_tensor(every).numpy())
         adam.apply(every, 0.01)
-    np.testing.assert_allclose(adam.table.numpy(), dense_adam(start, dense, 0.01), atol=2e-5)
+    np.testing.assert_allclose(adam.table.numpy(), dense_adam(start, dense, 0.01, l2), atol=2e-5)
 
 
 def test_rows_not_in_the_batch_stay_as_they_are():

@@ -73,7 +73,7 @@ def test_on_the_stand_in_each_beats_the_users_past_rate(name, stand_in_pickles, 
     assert last_auc(run) > floor > 0.92
     assert last_auc(run) == table(run, "AUC", name[:-3])
     assert table(run, "AUC", "user's past rate") == pytest.approx(floor, abs=6e-5) and table(run, "uAUC", "user's past rate") == 0.5
-    assert table(run, "uAUC", name[:-3]) >= 0.58  # above the feed's past rate; 336 users make a standard error of about .01
+    assert table(run, "uAUC", name[:-3]) >= 0.60
     assert 0.94 < table(run, "AUC", "oracle") < 0.965 and table(run, "uAUC", "oracle") > table(run, "uAUC", name[:-3])
     assert "SYNTHETIC" in run.stdout and run.stderr == ""
     if name in ("mmoe.py", "ple.py"):
