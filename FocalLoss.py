@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 from math import cos, pi
 
-from common.training import main as run, numbers, setting  # before keras: it quiets TensorFlow's start-up
+from common.command import numbers, setting
+from common.experiment import main as run  # before keras: it quiets TensorFlow's start-up
 import deepfm
 from keras import ops
 

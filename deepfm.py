@@ -4,7 +4,8 @@
 """
 from dataclasses import dataclass
 
-from common.training import RunSettings, main as run, numbers, setting  # before keras: it quiets TensorFlow's start-up
+from common.command import RunSettings, numbers, setting
+from common.experiment import main as run  # before keras: it quiets TensorFlow's start-up
 from common.dropout import Dropout
 from common.embedding import FeatureEmbedding
 import keras

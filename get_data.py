@@ -1,25 +1,26 @@
 """The contest's CSVs in, encoded pickles out.
 
-    python get_data.py [SOURCE] [--out user_data] [--valid-day D] [--min-count 5]
+    python get_data.py [SOURCE] [--out user_data] [--valid-day D] [--min-count 5] [--quiet]
 
 SOURCE is a folder that holds the CSVs, or `wechat_algo_data1/` with them, or the zip as the contest hands it out. With
 nothing in `data/`, the synthetic stand-in is made in `data/sample/` and used. Interactions, feeds and users stay separate
 tables; `user_data/README.md` says what the pickles hold, to the byte.
 """
-import argparse
 import hashlib
-import json
 import sys
 import time
-import zipfile
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 
 from common.columns import (
-    ACTIONS, FEED_EMBEDDINGS, FEED_IDS, KEYWORD_LISTS, TAG_LISTS, TASK_WEIGHTS, TEST, USER_ACTION,
+    ACTIONS, FEED_EMBEDDINGS, FEED_IDS, FINAL_ROUND_WEIGHTS, KEYWORD_LISTS, TAG_LISTS, TASK_WEIGHTS, TEST, USER_ACTION,
 )
+from common.command import Parser
 from common.pickles import FIRST, OTHER, PADDING, VERSION, InputError, write_all
+from common.progress import bar, complain
+from common.reading import LARGEST_ID, MISSING, Source, check_range, read_columns
 
 HERE = Path(__file__).resolve().parent
 EMBEDDING_WIDTH = 32  # components kept of the 512 numbers of a feed embedding
@@ -29,104 +30,10 @@ MIN_WEIGHT = 0.1  # items of a machine list that the machine believes less than 
 LONGEST_SECONDS = 3600  # a longer video was given in milliseconds by mistake
 LISTS = {"tag": TAG_LISTS, "keyword": KEYWORD_LISTS}  # vocabulary: the lists that share it
 TESTS = ("test_a", "test_b")
-LARGEST_ID = 2**31 - 1
 LAST_DAY = 999
-MISSING = -1  # an id that the CSV leaves empty
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------------
-
-
-class Source:
-    """The CSVs of a folder or of a zip, by name."""
-
-    def __init__(self, path):
-        path = Path(path)
-        if path.is_dir() and not (path / "user_action.csv").exists():
-            inside = [path / "wechat_algo_data1", path / "wechat_algo_data1.zip"]
-            path = next((place for place in inside if place.exists()), path)
-        self.path, self.zip = path, None
-        if path.is_file():
-            try:
-                self.zip = zipfile.ZipFile(path)
-            except zipfile.BadZipFile:
-                raise InputError(f"{path} is not a zip that can be read: download it again.") from None
-            self.members = {Path(name).name: name for name in self.zip.namelist()}
-        elif not path.is_dir():
-            raise InputError(f"{path} does not exist: give the folder or the zip that holds user_action.csv.")
-
-    def has(self, name):
-        return name in self.members if self.zip else (self.path / name).exists()
-
-    def open(self, name):
-        if not self.has(name):
-            raise InputError(f"{self.path / name} is missing: put the contest's file there, or give its folder as SOURCE.")
-        return self.zip.open(self.members[name]) if self.zip else open(self.path / name, "rb")
-
-    def note(self):
-        """What the maker of a converted or synthetic data set left beside it."""
-        if not self.has("source.json"):
-            return {"name": "WeChat Big Data Challenge 2021"}
-        with self.open("source.json") as file:
-            return json.load(file)
-
-
-def read_columns(source, name, columns, optional=(), text=(), real=()):
-    """{column: array} of a CSV: int64, float64 for the columns in `real`, strings for those in `text`.
-
-    An empty id of FEED_IDS is MISSING, an empty real NaN, an empty string "". Columns in `optional` may be absent.
-
-    Raises InputError naming the file, and the row and column where there is one.
-    """
-    import pandas as pd
-
-    place = source.path / name
-    with source.open(name) as file:
-        header = file.readline().decode("utf-8-sig", "replace").strip().split(",")
-    lost = [column for column in columns if column not in header and column not in optional]
-    if lost:
-        raise InputError(f"{place}: column {lost[0]} is missing from the header: restore it.")
-    columns = [column for column in columns if column in header]
-    options = dict(usecols=columns, encoding="utf-8-sig", encoding_errors="replace")
-    kinds = {column: str if column in text else np.float64 if column in real else np.int64 for column in columns}
-    try:
-        with source.open(name) as file, np.errstate(invalid="ignore"):  # an empty id is found below, by its ValueError
-            table = pd.read_csv(file, dtype=kinds, **options)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"{place} cannot be parsed ({str(error).strip()}): get the file again.") from None
-    except (ValueError, OverflowError):  # an empty, fractional or non-numeric value somewhere: read again, and look for it
-        with source.open(name) as file:
-            table = pd.read_csv(file, dtype=str, **options)
-        for column in columns:
-            if column not in text:
-                table[column] = _numbers(table[column], place, column)
-    if not len(table):
-        raise InputError(f"{place} has no rows: get the file again.")
-    return {column: table[column].fillna("").tolist() if column in text else table[column].to_numpy(kinds[column]) for column in columns}
-
-
-def _numbers(strings, place, column):
-    """The numbers of a column of strings such as 5, 5.0 or, where that is allowed, nothing: NaN, or MISSING for an id."""
-    import pandas as pd
-
-    numbers = pd.to_numeric(strings, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    empty, whole = strings.isna().to_numpy(), column != "videoplayseconds"
-    wrong = np.isnan(numbers) & ~(empty & (column in (*FEED_IDS, "videoplayseconds")))
-    if whole:
-        wrong |= ~empty & (numbers != np.floor(numbers))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        given = "nothing" if empty[row] else repr(strings.iloc[row])
-        raise InputError(f"{place}, line {row + 2}, column {column}: {given} is not a {'whole ' * whole}number: mend or remove the line.")
-    return np.where(empty, MISSING, np.where(np.isfinite(numbers), numbers, 0)).astype(np.int64) if whole else numbers
-
-
-def check_range(values, low, high, place, column):
-    """Raise InputError where a value of the column lies outside low..high."""
-    wrong = (values < low) | (values > high)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise InputError(f"{place}, line {row + 2}, column {column}: {values[row]} is not in {low}..{high}: mend or remove the line.")
 
 
 def read_log(source, name, columns):
@@ -143,10 +50,11 @@ def read_embeddings(source):
     """Feed ids, int64 (feeds,), and their embeddings, float32 (feeds, 512)."""
     name = "feed_embeddings.csv"
     place, line, ids, blocks, left = source.path / name, 2, [], [], b""
-    with source.open(name) as file:
+    with source.open(name) as file, bar(f"reading {name}", size=source.size(name)) as done:
         if tuple(file.readline().decode("utf-8-sig", "replace").strip().split(",")) != FEED_EMBEDDINGS:
             raise InputError(f"{place}: the header must be {','.join(FEED_EMBEDDINGS)}: restore it.")
         while block := file.read(1 << 24):
+            done.update(len(block))
             block, _, left = (left + block).rpartition(b"\n")
             if block:
                 numbers = _parse_embeddings(block, blocks, place, line)
@@ -188,7 +96,7 @@ def parse_list(strings, place, column):
     Returns values, int64 (items,), and lengths, int64 (feeds,). Items of a weight under MIN_WEIGHT are left out.
     """
     values, owners = [], []
-    for owner, string in enumerate(strings):
+    for owner, string in enumerate(bar(f"parsing {column}", strings)):
         for item in string.split(";") if string else ():
             word, _, weight = item.strip().partition(" ")
             try:
@@ -248,7 +156,7 @@ def past_statistics(day, user, feed, author, labels, n_users):
     of_author = csr_array((np.ones(n_feeds, np.float32), (author, np.arange(n_feeds))))  # (authors, feeds)
     views = csr_array((n_feeds, n_users), dtype=np.float32)  # how often each user saw each feed before today
     user_positives, feed_positives = (np.zeros((n, len(labels)), np.float32) for n in (n_users, n_feeds))
-    for today in range(1, n_days + 1):
+    for today in bar("history by day", range(1, n_days + 1)):
         new = np.flatnonzero(day == today - 1)
         views += csr_array((np.ones(len(new), np.float32), (feed[new], user[new])), shape=views.shape)
         for column, label in enumerate(labels.values()):
@@ -389,22 +297,26 @@ def encode_source(raw, valid_day, min_count, report):
         )
     labels = {name: log[name] for name in actions}
 
+    done = bar("encoding", total=3)
     users = np.unique(np.concatenate([np.unique(rows["userid"]) for rows in (log, *tests.values())]))
     feeds = np.unique(np.concatenate([np.unique(rows["feedid"]) for rows in (log, *tests.values(), info)]))
     user, feed = rows_of(log["userid"], users), rows_of(log["feedid"], feeds)
     user_rows = np.bincount(user[train], minlength=len(users) + 1)
     feed_rows = np.bincount(feed[train], minlength=len(feeds) + 1)
 
+    done.update()
     user_ids = np.concatenate([[MISSING], users])
     vocabularies = {"userid": vocabulary(user_ids, user_rows, min_count), "device": vocabulary(log["device"], train, min_count)}
     user_table = {"key": user_ids, "userid": encode(user_ids, vocabularies["userid"])}
     user_table["userid"][0] = OTHER
     feed_table, feed_vocabularies, author = encode_feeds(info, feeds, feed_rows, min_count)
     vocabularies |= feed_vocabularies
+    done.update()
     if "embeddings" in raw:
         ids, embeddings = raw["embeddings"]
         known = np.isin(ids, feeds)
         feed_table["feed_embedding"] = reduce_embeddings(embeddings[known], rows_of(ids[known], feeds), feed_rows > 0)
+    done.close()
     report("encoding", f"{len(users):,} users, {len(feeds):,} feeds; ids of fewer than {min_count} training rows share one row")
 
     authors, author = np.unique(author, return_inverse=True)
@@ -455,9 +367,10 @@ def describe(files, note, actions, valid_day):
         content["stamp"] = stamp
     return {
         "version": VERSION, "stamp": stamp, "name": note["name"], "synthetic": bool(note.get("synthetic")),
-        "tasks": {name: weight for name, weight in TASK_WEIGHTS.items() if name in actions}, "group": "user",
-        "tables": ["user", "feed"], "features": features, "valid_day": valid_day,
-        "vocabularies": sizes,
+        "tasks": {name: weight for name, weight in TASK_WEIGHTS.items() if name in actions},
+        "more_tasks": {name: weight for name, weight in FINAL_ROUND_WEIGHTS.items() if name in actions and name not in TASK_WEIGHTS},
+        "raw": {"user": "userid", "feed": "feedid", "device": "device"}, "group": "user", "tables": ["user", "feed"],
+        "features": features, "valid_day": valid_day, "vocabularies": sizes,
     }
 
 
@@ -493,31 +406,40 @@ def find_source(path):
     return source
 
 
+def run(source, out, valid_day, min_count):
+    """Encode the CSVs at `source` into the pickles of folder `out`, a printed line a stage. Raises InputError and OSError."""
+    started = time.perf_counter()
+    source = find_source(source)
+    report = Report()
+    note = source.note()
+    synthetic = " -- SYNTHETIC: made up, results on it say nothing of people" if note.get("synthetic") else ""
+    print(f"{source.path}: {note['name']}{synthetic}")
+    files = encode_source(read_source(source, report), valid_day, min_count, report)
+    write_all(out, files)
+    report("written", f"{', '.join(files)} to {out}")
+    print(f"done in {time.perf_counter() - started:.1f} s")
+
+
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("source", nargs="?", metavar="SOURCE", help="folder or zip of the contest's CSVs (default: data)")
     parser.add_argument("--out", default="user_data", help="folder for the pickles (default: user_data)")
     parser.add_argument("--valid-day", type=int, help="day that validates; days before it train (default: the last labelled day)")
     parser.add_argument("--min-count", type=int, default=5, help="ids of fewer training rows share one row (default: 5)")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)
-    started = time.perf_counter()
     try:
-        source = find_source(args.source)
-        report = Report()
-        note = source.note()
-        synthetic = " -- SYNTHETIC: made up, results on it say nothing of people" if note.get("synthetic") else ""
-        print(f"{source.path}: {note['name']}{synthetic}")
-        raw = read_source(source, report)
-        files = encode_source(raw, args.valid_day, args.min_count, report)
-        write_all(args.out, files)
-        report("written", f"{', '.join(files)} to {args.out}")
+        with redirect_stdout(None if args.quiet else sys.stdout):
+            run(args.source, args.out, args.valid_day, args.min_count)
+    except KeyboardInterrupt:
+        complain(f"get_data.py: interrupted: what was in {args.out} before is untouched.")
+        return 130
     except InputError as error:
-        print(f"get_data.py: {error}", file=sys.stderr)
+        complain(f"get_data.py: {error}")
         return 2
     except OSError as error:
-        print(f"get_data.py: {error.filename or args.out}: {error.strerror}: make room or check permissions.", file=sys.stderr)
+        complain(f"get_data.py: {error.filename or args.out}: {error.strerror}: make room or check permissions.")
         return 2
-    print(f"done in {time.perf_counter() - started:.1f} s")
     return 0
 
 

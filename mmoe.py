@@ -4,7 +4,8 @@
 """
 from dataclasses import dataclass
 
-from common.training import RunSettings, main as run, numbers, setting  # before keras: it quiets TensorFlow's start-up
+from common.command import RunSettings, numbers, setting
+from common.experiment import main as run  # before keras: it quiets TensorFlow's start-up
 from common.dropout import Dropout
 from common.embedding import FeatureEmbedding
 import keras
@@ -36,9 +37,9 @@ def experts(x, n, dim):
     return layers.Reshape((n, dim))(layers.Dense(n * dim, "relu", kernel_initializer="he_uniform")(x))
 
 
-def gated(x, outputs):
+def gated(x, outputs, name=None):
     """Sum of g_i(x) f_i(x), g the softmax of a linear map of x (eq. 6, 7). (batch, width), (batch, n, dim) -> (batch, dim)."""
-    gate = layers.Dense(outputs.shape[1], "softmax", use_bias=False)(x)  # (batch, n)
+    gate = layers.Dense(outputs.shape[1], "softmax", use_bias=False, name=name)(x)  # (batch, n)
     return ops.sum(ops.expand_dims(gate, -1) * outputs, axis=1)
 
 
@@ -53,15 +54,20 @@ def build(data, tasks, settings):
     shared = experts(x, settings.experts, settings.expert_dim)
     logits = {}
     for task in tasks:
-        y = Dropout(settings.dropout)(gated(x, shared))
+        y = Dropout(settings.dropout)(gated(x, shared, f"gate_{task}"))
         for width in numbers(settings.tower):
             y = layers.Dense(width, "relu")(y)
         logits[task] = layers.Dense(1, name=task, bias_initializer=keras.initializers.Constant(data.log_odds(task)))(y)
     return embed, keras.Model([vectors, dense], logits)
 
 
+def gates(tasks, settings):
+    """What each task's gate weighs."""
+    return {f"gate_{task}": [f"expert {i + 1}" for i in range(settings.experts)] for task in tasks}
+
+
 def main(argv=None):
-    return run(build, Settings, __doc__, argv)
+    return run(build, Settings, __doc__, argv, gates=gates)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 """
 from dataclasses import dataclass
 
-from common.training import RunSettings, main as run, numbers, setting  # before keras: it quiets TensorFlow's start-up
+from common.command import RunSettings, numbers, setting
+from common.experiment import main as run  # before keras: it quiets TensorFlow's start-up
 from common.dropout import Dropout
 from common.embedding import FeatureEmbedding
 from common.pickles import InputError
@@ -16,7 +17,7 @@ FEATURES = (
     "user_history,feed_history,author_history"
 )
 
-SHARED = "shared experts"  # stands beside the tasks for what the shared experts take and give
+SHARED = "shared"  # stands beside the tasks for what the shared experts take and give
 
 
 @dataclass
@@ -41,10 +42,18 @@ def experts(x, n, dim):
     return layers.Reshape((n, dim))(layers.Dense(n * dim, "relu", kernel_initializer="he_uniform")(x))
 
 
-def gated(x, outputs):
+def gated(x, outputs, name=None):
     """Sum of g_i(x) f_i(x), g the softmax of a linear map of x (eq. 1, 2). (batch, width), (batch, n, dim) -> (batch, dim)."""
-    gate = layers.Dense(outputs.shape[1], "softmax", use_bias=False)(x)  # (batch, n)
+    gate = layers.Dense(outputs.shape[1], "softmax", use_bias=False, name=name)(x)  # (batch, n)
     return ops.sum(ops.expand_dims(gate, -1) * outputs, axis=1)
+
+
+def own_experts(tasks, settings):
+    """{task: number of experts of its own}."""
+    n_own = numbers(settings.own_experts)
+    if len(n_own) not in (1, len(tasks)):
+        raise InputError(f"--own-experts {settings.own_experts} names {len(n_own)} tasks and there are {len(tasks)}: {', '.join(tasks)}.")
+    return dict(zip(tasks, n_own * len(tasks) if len(n_own) == 1 else n_own))
 
 
 def build(data, tasks, settings):
@@ -55,10 +64,7 @@ def build(data, tasks, settings):
     for width in numbers(settings.hidden):
         x = Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
 
-    n_own = numbers(settings.own_experts)
-    if len(n_own) not in (1, len(tasks)):
-        raise InputError(f"--own-experts {settings.own_experts} names {len(n_own)} tasks and there are {len(tasks)}: {', '.join(tasks)}.")
-    n_own = dict(zip(tasks, n_own * len(tasks) if len(n_own) == 1 else n_own))
+    n_own = own_experts(tasks, settings)
     inputs = dict.fromkeys([*tasks, SHARED], x)
     for level in range(settings.levels):
         shared = experts(inputs[SHARED], settings.shared_experts, settings.expert_dim)
@@ -66,7 +72,9 @@ def build(data, tasks, settings):
         seen = {task: [own[task], shared] for task in tasks}
         if level < settings.levels - 1:  # after the last level nothing would read what the shared gate gives
             seen[SHARED] = [*own.values(), shared]
-        inputs = {who: gated(inputs[who], ops.concatenate(outputs, axis=1)) for who, outputs in seen.items()}
+        inputs = {
+            who: gated(inputs[who], ops.concatenate(outputs, axis=1), f"gate_{level + 1}_{who}") for who, outputs in seen.items()
+        }
 
     logits = {}
     for task in tasks:
@@ -77,8 +85,15 @@ def build(data, tasks, settings):
     return embed, keras.Model([vectors, dense], logits)
 
 
+def gates(tasks, settings):
+    """What each task's gate of the last level weighs."""
+    shared = [f"shared {i + 1}" for i in range(settings.shared_experts)]
+    own = own_experts(tasks, settings)
+    return {f"gate_{settings.levels}_{task}": [f"own {i + 1}" for i in range(own[task])] + shared for task in tasks}
+
+
 def main(argv=None):
-    return run(build, Settings, __doc__, argv)
+    return run(build, Settings, __doc__, argv, gates=gates)
 
 
 if __name__ == "__main__":

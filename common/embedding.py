@@ -26,9 +26,9 @@ class FeatureEmbedding(keras.layers.Layer):
         }
 
     @classmethod
-    def of(cls, data, features, dim):
-        """The layer for the named features of a Data, its frozen tables filled."""
-        spec, arrays = specify(data, features)
+    def of(cls, data, features, dim, latest=False):
+        """The layer for the named features of a Data, its frozen tables filled; `latest` as in `specify`."""
+        spec, arrays = specify(data, features, latest)
         layer = cls(spec, dim)
         for name, array in arrays.items():
             layer.frozen[name].assign(array)
@@ -75,8 +75,10 @@ class FeatureEmbedding(keras.layers.Layer):
         return {**super().get_config(), "spec": self.spec, "dim": self.dim}
 
 
-def specify(data, names):
+def specify(data, names, latest=False):
     """What FeatureEmbedding needs to know of the named features of a Data: a spec of plain values, and the frozen arrays.
+
+    With `latest` the daily features stand still at their last day, that of the test, and no day is asked for.
 
     spec: n_ids, rows of the embedding table; starts {feature: its first row there}; tables {key: rows}; ids, lists {key:
     [feature]}; dense {key: {feature: width}}; inputs, the columns of interactions that are read; frozen {name: (shape, dtype)}. The key "" stands for features without a table.
@@ -98,20 +100,22 @@ def specify(data, names):
     dense = {"": {name: data.train[name][:1].size for name in of("dense", "")}}
     for key, table in data.tables.items():
         ids, lists, fixed, daily = of("id", key), of("list", key), of("dense", key, daily=False), of("dense", key, daily=True)
+        days = {name: table[name][-1] for name in daily} if latest else {}
         if ids:
             arrays[f"{key}_ids"] = np.stack([table[name] + starts[name] for name in ids], axis=1).astype(np.int32)
         if lists:
             arrays[f"{key}_values"], arrays[f"{key}_offsets"] = interleave([
                 (table[name]["values"] + starts[name], table[name]["offsets"]) for name in lists
             ])
-        if fixed:
-            arrays[f"{key}_dense"] = np.concatenate([table[name].astype(np.float32) for name in fixed], axis=1)
-        if daily:
+        if fixed or days:
+            still = [table[name] for name in fixed] + list(days.values())
+            arrays[f"{key}_dense"] = np.concatenate([values.astype(np.float32) for values in still], axis=1)
+        if daily and not latest:
             blocks = np.concatenate([table[name].astype(np.float16) for name in daily], axis=2)
             arrays[f"{key}_daily"] = blocks.reshape(-1, blocks.shape[2])
         dense[key] = {name: table[name].shape[-1] for name in fixed + daily}
     used_keys = [key for key in keys if of("id", key) or of("list", key) or dense[key]]
-    daily = any(feature.get("daily") for feature in features.values())
+    daily = not latest and any(feature.get("daily") for feature in features.values())
     spec = {
         "inputs": [*used_keys, *(["day"] if daily else []), *of("id", ""), *dense[""]], "n_ids": int(sum(sizes)), "starts": starts, "tables": keys, "dense": dense,
         "ids": {key: of("id", key) for key in (*keys, "")},

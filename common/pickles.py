@@ -2,16 +2,18 @@
 
 `user_data/README.md` is their contract; `load` checks a folder against it once, so that nothing downstream checks again.
 """
+import hashlib
 import io
 import os
 import pickle
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 PADDING, OTHER, FIRST = 0, 1, 2  # codes of "no value", of ids unseen or rare in training, and of the first real id
 
 
@@ -79,6 +81,28 @@ class Data:
     train: dict
     valid: dict
     folder: Path
+    loss_weights: dict = field(default_factory=dict)  # {task: weight in the loss}
+
+    def choose(self, tasks, loss_weights):
+        """Make `tasks` the tasks ([] for those that meta.pkl names), weighted so in the loss ([] for 1 each)."""
+        known = self.meta["tasks"] | self.meta.get("more_tasks", {})
+        for task in tasks:
+            if task not in known:
+                raise InputError(f"--tasks {task} is no task of {self.folder}: it has {', '.join(known)}.")
+        self.meta["tasks"] = {task: known[task] for task in tasks or self.meta["tasks"]}
+        if loss_weights and len(loss_weights) != len(self.meta["tasks"]):
+            raise InputError(f"--task-weights gives {len(loss_weights)} weights for the tasks {', '.join(self.meta['tasks'])}.")
+        self.loss_weights = dict(zip(self.meta["tasks"], loss_weights or [1.0] * len(self.meta["tasks"])))
+
+    @cached_property
+    def fingerprint(self):
+        """A short hash of what scores depend on: equal for equal data only, whatever the stamp says."""
+        digest = hashlib.blake2b(repr(self.meta["stamp"]).encode(), digest_size=8)
+        for split in (self.train, self.valid):
+            for name in sorted(split):
+                digest.update(name.encode())
+                digest.update(np.ascontiguousarray(split[name]))
+        return digest.hexdigest()
 
     def log_odds(self, task):
         """Log odds of `task` over the training rows, half a row added to each class so that it is finite."""
@@ -108,7 +132,7 @@ def _check(data):
         lengths = {len(column) for column in rows.values()}
         if len(lengths) != 1 or not min(lengths):
             raise InputError(f"{place} is empty or its columns differ in length: write it again.")
-        for task in data.meta["tasks"]:
+        for task in data.meta["tasks"] | data.meta.get("more_tasks", {}):
             if task not in rows or not np.isin(rows[task], (0, 1)).all():
                 raise InputError(f"{place}: column {task} must be there and hold 0 and 1 only.")
         for key, table in data.tables.items():

@@ -1,56 +1,25 @@
-"""The training run: settings become the command line, then load, train epoch by epoch, score, print.
+"""Training one model: batches, the graphs of a step, epochs that can be stopped and gone on with.
 
-A script gives its settings, a builder and, if it wants, a loss and a learning-rate schedule; no model is known here.
+No model is known here: `fit` takes a builder, a loss and a learning-rate schedule.
 """
-import argparse
-import sys
+import json
+import signal
 import time
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import common.quiet  # noqa: F401 -- first
 import keras
 import numpy as np
 import tensorflow as tf
 
+from common.command import hyperparameters
 from common.optimizer import RowAdam
-from common.pickles import InputError, load
-from common.scoring import score, weighted, yardsticks
+from common.pickles import InputError, read, write_all
+from common.progress import bar
+from common.scoring import score
 
 STEPS_PER_CALL = 50  # steps between two returns from the graph to Python
 SCORING_BATCH = 16384
-
-
-def setting(default, help):
-    """A field of a settings class: its default and the line of help of its flag."""
-    return field(default=default, metadata={"help": help})
-
-
-@dataclass
-class RunSettings:
-    """What every script's command line has besides its own hyperparameters."""
-
-    user_data: str = setting("user_data", "folder of the pickles that get_data.py wrote")
-    target: str = setting("read_comment", "task whose validation AUC is the last line")
-    features: str = setting("", "features to use, separated by commas")
-    seed: int = setting(0, "seed of the first run; the next runs take the next seeds")
-    runs: int = setting(1, "runs, whose mean and standard deviation are reported")
-
-
-def parse(settings_class, description, argv=None):
-    """The settings that the command line asks for: a flag a field, of the same name, with - for _."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for one in fields(settings_class):
-        shown = "all" if one.default == "" else one.default
-        parser.add_argument(
-            "--" + one.name.replace("_", "-"), type=one.type, default=one.default, help=f"{one.metadata['help']} (default: {shown})"
-        )
-    return settings_class(**vars(parser.parse_args(argv)))
-
-
-def numbers(text):
-    """The whole numbers of "64,64"; none for ""."""
-    return [int(word) for word in str(text).split(",") if word]
 
 
 def cross_entropy(settings):
@@ -76,8 +45,10 @@ class Recommender:
     The lookup runs as plain TensorFlow, since it is sparse; the network, its loss, gradients and Adam are compiled by XLA.
     """
 
-    def __init__(self, embed, network, tasks, loss, columns, l2=0.0):
-        self.embed, self.network, self.tasks, self.loss, self.columns = embed, network, tasks, loss, columns
+    def __init__(self, embed, network, loss, task_weights, l2=0.0):
+        """loss: function (label, logit) -> loss of a row; task_weights: {task: its weight in the sum}; l2: of the embeddings."""
+        self.embed, self.network, self.loss, self.columns = embed, network, loss, embed.spec["inputs"]
+        self.task_weights, self.tasks = task_weights, list(task_weights)
         self.weights = network.trainable_variables
         self.adam = keras.optimizers.Adam()
         self.adam.build(self.weights)
@@ -92,7 +63,7 @@ class Recommender:
         with tf.GradientTape() as tape:
             tape.watch(vectors)
             logits = self.network([vectors, dense], training=True)
-            loss = sum(tf.reduce_mean(self.loss(labels[task], logits[task][:, 0])) for task in self.tasks)
+            loss = sum(w * tf.reduce_mean(self.loss(labels[task], logits[task][:, 0])) for task, w in self.task_weights.items())
         to_vectors, *gradients = tape.gradient(loss, [vectors, *self.weights])
         self.adam.apply(gradients)
         return loss, to_vectors
@@ -130,98 +101,131 @@ class Recommender:
                 out[task][start : start + size] = logits[task][:, 0]
         return out
 
+    def variables(self):
+        """All that a step changes, random states included."""
+        row_adam = self.row_adam
+        return [row_adam.table, row_adam.mean, row_adam.square, row_adam.steps, *self.network.variables, *self.adam.variables]
 
-def fit(data, tasks, settings, build, loss, schedule):
-    """Train one model with `settings.seed`; returns {task: validation logits}. Prints a line an epoch."""
+
+class Stopped(Exception):
+    """Training was asked to stop, and did after saving: one sentence that says how to go on."""
+
+
+class StopSignal:
+    """In a `with`: the first Ctrl-C or SIGTERM sets `asked`, so that training ends at a place to go on from."""
+
+    def __enter__(self):
+        self.asked, self.before = False, {one: signal.signal(one, self.ask) for one in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def ask(self, *_):
+        self.asked = True
+        self.__exit__()  # the second one ends the process at once
+
+    def __exit__(self, *_):
+        for one, handler in self.before.items():
+            signal.signal(one, handler)
+
+
+@dataclass
+class Course:
+    """How far a training run has come, and what it saw on the way."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps done of the next one
+    seconds: float = 0.0  # of training alone
+    random: str = ""  # state of the generator that orders the rows, before the order of the unfinished epoch
+    losses: list = field(default_factory=list)  # (epochs done, mean loss since the entry before)
+    scores: list = field(default_factory=list)  # (epoch, {task: scores on the validation day})
+
+    def loss_of(self, epoch):
+        """Mean training loss of an epoch, counted from 1."""
+        ends, losses = map(np.array, zip(*self.losses))
+        inside = (ends > epoch - 1) & (ends <= epoch)
+        return np.average(losses[inside], weights=np.diff(ends, prepend=0)[inside])
+
+
+def save_course(path, course, model, of):
+    """Write the checkpoint `path`; `of` says what run it belongs to."""
+    state = [variable.numpy() for variable in model.variables()]
+    write_all(path.parent, {path.name: {"of": of, "course": json.dumps(vars(course)), "state": state}})
+
+
+def load_course(path, model, of):
+    """The Course kept in `path`, the model's variables set to what they were; None if there is no such file."""
+    if not path.exists():
+        return None
+    kept = read(path)
+    if kept["of"] != of:
+        raise InputError(f"{path} is of a run on other data or with other settings: give its settings, or leave --resume out.")
+    for variable, value in zip(model.variables(), kept["state"], strict=True):
+        variable.assign(value)
+    return Course(**json.loads(kept["course"]))
+
+
+@dataclass
+class Fitted:
+    """A trained model: the Recommender, its Course, {task: validation logits (rows,)}."""
+
+    model: Recommender
+    course: Course
+    logits: dict
+
+
+def train_epoch(model, train, course, rng, settings, schedule, stop, log):
+    """The steps of one epoch that are left to do; returns rows per second. `course.step` is 0 after it unless it was stopped."""
+    rows, started = len(next(iter(train.values()))), course.seconds
+    course.random = json.dumps(rng.bit_generator.state)
+    order = batches(rows, settings.batch_size, rng)
+    steps, first = len(order), course.step
+    rates = np.array([schedule(course.epoch + step / steps) for step in range(steps)], np.float32)
+    with bar(f"epoch {course.epoch + 1}/{settings.epochs}", total=order.size) as shown:
+        shown.update(order[:first].size)
+        while course.step < steps and not stop.asked:
+            part, now = slice(course.step, course.step + STEPS_PER_CALL), time.perf_counter()
+            loss = float(model.train(train, tf.constant(order[part]), tf.constant(rates[part])))
+            course.seconds += time.perf_counter() - now
+            course.step = min(part.stop, steps)
+            if not np.isfinite(loss):
+                raise InputError(f"the loss is {loss} by step {course.step} of epoch {course.epoch + 1}: lower --learning-rate.")
+            course.losses.append((course.epoch + course.step / steps, loss))
+            log(course.epoch * steps + course.step, {"loss": loss, "learning rate": float(rates[course.step - 1])})
+            shown.update(order[part].size)
+    speed = order[first : course.step].size / max(course.seconds - started, 1e-9)
+    if course.step == steps:
+        course.epoch, course.step, course.random = course.epoch + 1, 0, json.dumps(rng.bit_generator.state)
+    return speed
+
+
+def fit(data, tasks, settings, build, loss, schedule, checkpoint, log):
+    """Train one model on the tasks with `settings.seed`, or go on from the file `checkpoint`: a Fitted.
+
+    Prints a line an epoch. log(step, {name: value}): takes what TensorBoard shows. Raises Stopped.
+    """
     keras.utils.set_random_seed(settings.seed)
     keras.backend.clear_session()
     embed, network = build(data, tasks, settings)
-    columns = embed.spec["inputs"]
-    model = Recommender(embed, network, tasks, loss, columns, settings.embedding_l2)
-    train = {name: tf.constant(data.train[name]) for name in (*columns, *tasks)}
-    rng = np.random.default_rng(settings.seed)
-    for epoch in range(settings.epochs):
-        started, order = time.perf_counter(), batches(len(train[settings.target]), settings.batch_size, rng)
-        steps = len(order)
-        rates = np.array([schedule(epoch + step / steps) for step in range(steps)], np.float32)
-        losses = []
-        for first in range(0, steps, STEPS_PER_CALL):
-            part = slice(first, first + STEPS_PER_CALL)
-            losses.append(float(model.train(train, tf.constant(order[part]), tf.constant(rates[part]))) * len(rates[part]))
-            if not np.isfinite(losses[-1]):
-                raise InputError(f"the loss is {losses[-1]} by step {first + len(rates[part])} of epoch {epoch + 1}: lower --learning-rate.")
-        speed = order.size / (time.perf_counter() - started)
-        logits = model.predict(data.valid)
-        own = score(data.valid[settings.target], logits[settings.target], data.valid.get(data.meta["group"]))
-        print(f"epoch {epoch + 1}/{settings.epochs}  loss {sum(losses) / steps:.5f}  {settings.target} "
-              + "  ".join(f"{name} {own[name]:.4f}" for name in ("auc", "uauc") if name in own) + f"  {speed:,.0f} rows/s", flush=True)
-    return logits
-
-
-def run(build, settings, multi_task=True, loss=cross_entropy, schedule=constant_rate):
-    """Train and score one model `settings.runs` times on the folder of pickles that the settings name.
-
-    build(data, tasks, settings) -> (FeatureEmbedding, keras.Model from its symbols to {task: logits (batch, 1)}).
-    loss(settings) -> function (label (batch,), logit (batch,)) -> (batch,). schedule(settings) -> function (epochs done, a
-    float) -> learning rate. Prints the tables and returns the mean validation AUC of the target.
-    """
-    data = load(settings.user_data)
-    tasks = list(data.meta["tasks"]) if multi_task else [settings.target]
-    known = list(data.meta["tasks"])
-    if settings.target not in known:
-        raise InputError(f"--target {settings.target} is no task of {settings.user_data}: it has {', '.join(known)}.")
-    for name in ("epochs", "batch_size", "runs"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1, it is {getattr(settings, name)}.")
-    wanted = settings.features.split(",") if settings.features else list(data.meta["features"])
-    absent = [name for name in wanted if name not in data.meta["features"]]
-    settings.features = ",".join(name for name in wanted if name not in absent)
-    if not settings.features:
-        raise InputError(f"--features: {settings.user_data} has none of them: it has {', '.join(data.meta['features'])}.")
-    print(f"{data.meta['name']}{' (SYNTHETIC)' if data.meta['synthetic'] else ''}: {len(data.train[known[0]]):,} training rows, "
-          f"{len(data.valid[known[0]]):,} validation rows (day {data.meta['valid_day']})"
-          + (f"; without {', '.join(absent)}, which this data lacks" if absent else ""), flush=True)
-    groups = data.valid.get(data.meta["group"])
-    scores = []
-    for seed in range(settings.seed, settings.seed + settings.runs):
-        logits = fit(data, tasks, replace(settings, seed=seed), build, loss(settings), schedule(settings))
-        scores.append({task: score(data.valid[task], logits[task], groups) for task in tasks})
-    name = type(settings).__module__ if type(settings).__module__ != "__main__" else Path(sys.argv[0]).stem
-    marks = {who: {task: score(data.valid[task], of[task], groups) for task in tasks} for who, of in yardsticks(data, tasks).items()}
-    print_table({name: scores, **{who: [one] for who, one in marks.items()}}, data, tasks)
-    found = [one[settings.target]["auc"] for one in scores]
-    runs = f" ({len(found)} runs)" if len(found) > 1 else ""
-    print(f"{settings.target} validation AUC: {mean_and_spread(found)}{runs}")
-    return float(np.mean(found))
-
-
-def print_table(models, data, tasks):
-    """Print {model: [scores of a run]}, a block for each score: means over the runs, and standard deviations of several."""
-    label = " (SYNTHETIC)" if data.meta["synthetic"] else ""
-    weights = {task: data.meta["tasks"][task] for task in tasks}
-    print(f"\n{'validation' + label:28}" + "".join(f"{task:>18}" for task in tasks))
-    print(f"{'positive rate':28}" + "".join(f"{data.valid[task].mean():18.4%}" for task in tasks))
-    for key, what in (("auc", "AUC"), ("uauc", "uAUC"), ("logloss", "log loss")):
-        for model, runs in models.items():
-            if key in runs[0][tasks[0]]:
-                cells = [mean_and_spread([one[task][key] for one in runs]) for task in tasks]
-                totals = [weighted({task: one[task][key] for task in tasks}, weights) for one in runs]
-                total = f"   weighted {mean_and_spread(totals)}" if key == "uauc" and len(tasks) > 1 else ""
-                print(f"{what + ' ' + model:28}" + "".join(f"{cell:>18}" for cell in cells) + total)
-    print()
-
-
-def mean_and_spread(values):
-    """ "0.9260", of several "0.9260 +- 0.0004" (sample standard deviation), "n/a" where there is no such score."""
-    if np.isnan(values).any():
-        return "n/a"
-    return f"{np.mean(values):.4f}" + (f" +- {np.std(values, ddof=1):.4f}" if len(values) > 1 else "")
-
-
-def main(build, settings_class, description, argv=None, **options):
-    """The command line of a script: returns what `run` returns; a user's mistake is one sentence on stderr and exit code 2."""
-    try:
-        return run(build, parse(settings_class, description, argv), **options)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    model = Recommender(embed, network, loss, {task: data.loss_weights[task] for task in tasks}, settings.embedding_l2)
+    of = json.dumps([data.fingerprint, settings.seed, list(tasks), hyperparameters(settings)], sort_keys=True)
+    course, rng = settings.resume and load_course(checkpoint, model, of) or Course(), np.random.default_rng(settings.seed)
+    if course.random:
+        rng.bit_generator.state = json.loads(course.random)
+    train, groups = {name: tf.constant(data.train[name]) for name in (*model.columns, *tasks)}, data.valid.get(data.meta["group"])
+    shown = settings.target if settings.target in tasks else tasks[0]
+    logits = None
+    with StopSignal() as stop:
+        while course.epoch < settings.epochs:
+            speed = train_epoch(model, train, course, rng, settings, schedule, stop, log)
+            if not course.step:
+                logits = model.predict(data.valid)
+                scores = {task: score(data.valid[task], logits[task], groups) for task in tasks}
+                course.scores.append((course.epoch, scores))
+                log(course.epoch, {f"{task} {name}": value for task in tasks for name, value in scores[task].items()})
+                print(f"epoch {course.epoch}/{settings.epochs}  loss {course.loss_of(course.epoch):.5f}  {shown} "
+                    + "  ".join(f"{name} {scores[shown][name]:.4f}" for name in ("auc", "uauc") if name in scores[shown])
+                    + f"  {speed:,.0f} rows/s", flush=True)
+            save_course(checkpoint, course, model, of)
+            if stop.asked:
+                where = f"step {course.step} of epoch {course.epoch + 1}" if course.step else f"epoch {course.epoch}"
+                raise Stopped(f"stopped after {where}: the same command with --resume goes on from there.")
+    return Fitted(model, course, model.predict(data.valid) if logits is None else logits)

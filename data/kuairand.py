@@ -1,6 +1,6 @@
 """KuaiRand-Pure, real impressions of the short-video app Kuaishou, rewritten in the WeChat layout.
 
-    python data/kuairand.py KUAIRAND_PURE/data OUT
+    python data/kuairand.py KUAIRAND_PURE/data OUT [--quiet]
 
 Gao et al., "KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos", CIKM 2022,
 doi 10.1145/3511808.3557624; Zenodo record 10439422; licence CC BY-SA 4.0, which holds for the rewritten files too.
@@ -28,10 +28,10 @@ every column one is kept; rows of videos that the video file lacks are kept.
     bgm_song_id                      music_id, which exceeds 31 bits, renumbered 0, 1, 2, ... in its order; 0 becomes empty
     manual_tag_list                  tag, with ; for ,
 """
-import argparse
 import os
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.columns import ACTIONS, FEED_INFO, USER_ACTION
+from common.command import Parser
 from common.pickles import InputError
 
 LOGS = ("log_standard_4_08_to_4_21_pure.csv", "log_standard_4_22_to_5_08_pure.csv")
@@ -66,6 +67,8 @@ def read(path, columns, may_be_empty=(), texts=()):
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}: give the folder KuaiRand-Pure/data as SOURCE.") from None
     except ValueError as error:  # not a CSV, or not UTF-8
+        if "Calling read" in str(error):  # what pandas may make of a Ctrl-C that comes while it reads
+            raise KeyboardInterrupt from None
         raise InputError(f"{path} cannot be parsed ({' '.join(str(error).split())}): download it again.") from None
     for column in (*columns, *may_be_empty, *texts):
         if column not in table:
@@ -147,12 +150,17 @@ def convert(source, out):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder KuaiRand-Pure/data")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the CSVs in the WeChat layout")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)
     try:
-        convert(args.source, args.out)
+        with redirect_stdout(None if args.quiet else sys.stdout):
+            convert(args.source, args.out)
+    except KeyboardInterrupt:
+        print(f"kuairand.py: interrupted: what was in {args.out} before is untouched.", file=sys.stderr)
+        return 130
     except InputError as error:
         print(f"kuairand.py: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
 """Writes a synthetic stand-in for the WeChat Big Data Challenge 2021 data, in the exact layout of its CSV files.
 
-    python data/sample.py [OUT] [--scale 0.1] [--seed 1]
+    python data/sample.py [OUT] [--scale 0.1] [--seed 1] [--quiet]
 
 The world. A feed f has a topic, a subtopic, an author and a latent vector q_f, the sum of their centres and a part of
 its own. A user u has a latent vector e_u, watches topic k on a share softmax_k(log supply_k + CONCENTRATION e_u.c_k) of
@@ -18,12 +18,12 @@ Beside the CSVs lie `true_probability.npy`, float32 (rows of user_action.csv, 7)
 order of `common.columns.ACTIONS`, from which the best AUC that any model could reach follows, and `source.json`,
 written last. Users, feeds and authors are proportional to `scale`, rows a user are not; scale 1 is the contest's size.
 """
-import argparse
 import json
 import os
 import sys
+import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import NormalDist
 
@@ -34,10 +34,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from common.columns import ACTIONS, FEED_EMBEDDINGS, FEED_INFO, TEST, USER_ACTION  # noqa: E402
+from common.command import Parser  # noqa: E402
+from common.progress import bar, complain  # noqa: E402
 
 # Sizes at scale 1, from the published statistics.
 N_USERS, N_TEST_USERS = 20_000, 9_757
 TEST_ROWS = {"test_a.csv": 421_985, "test_b.csv": 419_646}
+FILES = ("true_probability.npy", "user_action.csv", *TEST_ROWS, "feed_info.csv", "feed_embeddings.csv", "source.json")
 DAY_ROWS = np.array([478489, 461842, 543566, 504623, 444828, 472726, 480460, 500120, 512466, 596886, 614175, 532038,
                      566627, 609036], float)
 N_DAYS, TEST_DAY = len(DAY_ROWS), len(DAY_ROWS) + 1
@@ -237,7 +240,7 @@ def show(users, feeds, who, counts, days, duplicates, rng):
 
     def draw(rows, own_topics):
         feed = np.empty(len(rows), np.int32)
-        for part in range(0, len(rows), CHUNK):
+        for part in bar("drawing feeds", range(0, len(rows), CHUNK)):
             these = rows[part:part + CHUNK]
             drawn = np.searchsorted(supply, user[these] + rng.random(len(these))) % N_TOPICS
             low, high = (drawn, drawn + 1) if own_topics else (0 * drawn, 0 * drawn + N_TOPICS)
@@ -304,7 +307,7 @@ def act(users, feeds, user, day, feed, rng):
     device[changed] = 3 - device[changed]
     probability, label = np.zeros((n, len(ACTIONS)), np.float32), np.zeros((n, len(ACTIONS)), np.int8)
     interest = np.zeros(n, np.float32)
-    for t, (task, column) in enumerate(zip(tasks, columns)):
+    for t, (task, column) in enumerate(zip(bar("drawing actions", tasks), columns)):
         m = MODEL.loc[task]
         logit = np.empty(n, np.float32)
         for part in range(0, n, CHUNK):
@@ -352,7 +355,7 @@ def draw_list(lengths, n_values, sources, rng):
     """
     shares, pools, offsets = zip(*sources)
     offsets, width, lists = np.stack(offsets, axis=1), 3 * int(lengths.max()), []
-    for part in range(0, len(lengths), 50_000):
+    for part in bar("drawing lists", range(0, len(lengths), 50_000)):
         of, wanted = offsets[part:part + 50_000], lengths[part:part + 50_000].tolist()
         which = np.searchsorted(np.cumsum(shares)[:-1], rng.random((len(of), width)))
         rank = zipf(which.shape, np.array(pools)[which], rng)
@@ -366,7 +369,7 @@ def seen_by_machine(manual, extra, lengths, rng):
     kept, weight = rng.random((len(manual), 20)), np.sort(rng.beta(2., 1.5, (len(manual), 20)), axis=1)[:, ::-1]
     tiny = rng.random(len(manual)) < .3
     lists = []
-    for i, (values, more, k) in enumerate(zip(manual, extra, lengths.tolist())):
+    for i, (values, more, k) in enumerate(zip(bar("weighing lists", manual), extra, lengths.tolist())):
         values = list(dict.fromkeys([v for v, r in zip(values, kept[i]) if r < .7] + more))[:k]
         weights = weight[i, :len(values)].tolist()
         if tiny[i] and len(values) > 1:
@@ -406,15 +409,6 @@ def describe(feeds, ids, rng):
     return info
 
 
-@contextmanager
-def beside(path, mode="w"):
-    """An open file that takes its name only when it is complete."""
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
-        yield file
-    os.replace(temporary, path)
-
-
 def write_feed_info(path, info, feeds, rng):
     """feed_info.csv, its texts drawn a few thousand feeds at a time; characters are those of the words."""
     names, char_names = [str(i) for i in range(N_WORDS)], [str(i) for i in range(N_CHARS)]
@@ -422,9 +416,9 @@ def write_feed_info(path, info, feeds, rng):
     n_chars = rng.choice([1, 2, 3], N_WORDS, p=[.45, .40, .15])
     spelling = rng.permutation(N_CHARS)[zipf((N_WORDS, 3), N_CHARS, rng)]
     n, step = len(info["feedid"]), 4_000
-    with beside(path) as file:
+    with open(path, "w", encoding="utf-8", newline="") as file:
         file.write(",".join(FEED_INFO) + "\n")
-        for part in range(0, n, step):
+        for part in bar(f"writing {path.name}", range(0, n, step)):
             rows = slice(part, min(part + step, n))
             columns = {name: values[rows] for name, values in info.items()}
             for field, (median, deviation, longest) in TEXT_LENGTHS.items():
@@ -452,9 +446,9 @@ def write_embeddings(path, ids, q, author, rng):
     projection = rng.standard_normal((DIM + STYLE_DIM, EMBEDDING_DIM)) / np.sqrt(DIM)
     habit = rng.standard_normal((author.max() + 1, STYLE_DIM))
     line = "%d," + "%.8f " * EMBEDDING_DIM + "\n"
-    with beside(path) as file:
+    with open(path, "w", encoding="utf-8", newline="") as file:
         file.write(",".join(FEED_EMBEDDINGS) + "\n")
-        for part in range(0, len(ids), 4_000):
+        for part in bar(f"writing {path.name}", range(0, len(ids), 4_000)):
             rows = slice(part, min(part + 4_000, len(ids)))
             n = rows.stop - part
             blur = rng.standard_normal((n, DIM))
@@ -467,18 +461,26 @@ def write_embeddings(path, ids, q, author, rng):
 
 def write_rows(path, columns):
     """A CSV of integer columns, a chunk at a time."""
-    with beside(path) as file:
+    with open(path, "w", encoding="utf-8", newline="") as file:
         file.write(",".join(columns) + "\n")
-        for part in range(0, len(columns["userid"]), CHUNK):
+        for part in bar(f"writing {path.name}", range(0, len(columns["userid"]), CHUNK)):
             frame = pd.DataFrame({name: values[part:part + CHUNK] for name, values in columns.items()})
             frame.to_csv(file, header=False, index=False, lineterminator="\n")
 
 
 def generate(out, scale=0.1, seed=1, report=print):
-    """Writes the files into the folder `out`, made if it is not there; returns the content of source.json."""
+    """Writes the files into the folder `out`, every one beside its place first, then all are renamed."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "source.json").unlink(missing_ok=True)  # an interrupted run leaves no folder that looks complete
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=out) as beside:
+        make(Path(beside), scale, seed, report)
+        (out / "source.json").unlink(missing_ok=True)  # renames cut short leave no folder that looks complete
+        for name in FILES:
+            os.replace(Path(beside, name), out / name)
+
+
+def make(out, scale, seed, report):
+    """Writes the files into the folder `out`."""
     started = time.perf_counter()
 
     def stage(i):
@@ -518,8 +520,7 @@ def generate(out, scale=0.1, seed=1, report=print):
     ids = rng.choice(round(FEED_IDS[1] * stretch) + 1, met.sum(), replace=False)
     columns = {"userid": user_id[user], "feedid": ids[place[feed]], "date_": day, "device": device, "play": play,
                "stay": stay, **dict(zip(ACTIONS, label.T))}
-    with beside(out / "true_probability.npy", "wb") as file:
-        np.save(file, probability)
+    np.save(out / "true_probability.npy", probability)
     write_rows(out / "user_action.csv", {name: columns[name] for name in USER_ACTION})
     for name, (who, _, what) in tests.items():
         write_rows(out / name, dict(zip(TEST, (user_id[who], ids[place[what]], users["device"][who]))))
@@ -539,9 +540,7 @@ def generate(out, scale=0.1, seed=1, report=print):
         "name": f"stand-in of scale {scale:g}, seed {seed}", "synthetic": True, "scale": scale, "seed": seed, "rows": n_rows,
         "version": 1, "columns": list(ACTIONS),
     }
-    with beside(out / "source.json") as file:
-        file.write(json.dumps(about, indent=1) + "\n")
-    return about
+    (out / "source.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
 def is_synthetic(folder):
@@ -550,10 +549,13 @@ def is_synthetic(folder):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out", nargs="?", default=ROOT / "data" / "sample", help="folder to write into")
-    parser.add_argument("--scale", type=float, default=0.1, help="1 is the size of the contest: 20,000 users")
-    parser.add_argument("--seed", type=int, default=1, help="another seed is another world (default: 1, whose oracle is as good at scale 0.1 as at 1)")
+    parser = Parser(__doc__)
+    stand_in = ROOT / "data" / "sample"
+    parser.add_argument("out", nargs="?", metavar="OUT", default=stand_in, help="folder for the CSVs (default: data/sample)")
+    parser.add_argument("--scale", type=float, default=0.1, help="share of the contest's size, 1 being 20,000 users (default: 0.1)")
+    # of seed 1 the oracle is as good at scale 0.1 as at 1
+    parser.add_argument("--seed", type=int, default=1, help="another seed is another world (default: 1)")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)
     if not .001 <= args.scale <= 20:
         parser.error(f"--scale must lie between 0.001 and 20, not {args.scale}")
@@ -563,8 +565,14 @@ def main(argv=None):
         parser.error(f"{args.out} is a file; name a folder to write into")
     if (Path(args.out) / "user_action.csv").exists() and not is_synthetic(args.out):
         parser.error(f"{args.out} holds a user_action.csv that is not synthetic; name another folder, so that it is not lost")
-    generate(args.out, args.scale, args.seed)
+    try:
+        with redirect_stdout(None if args.quiet else sys.stdout):
+            generate(args.out, args.scale, args.seed)
+    except KeyboardInterrupt:
+        complain(f"sample.py: interrupted: what was in {args.out} before is untouched.")
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

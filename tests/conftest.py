@@ -1,5 +1,7 @@
 """Folders that several tests use: a small stand-in, and the real data where it is there."""
 import os
+import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,27 @@ def script(name, *arguments, cwd, check=True):
     run = subprocess.run([sys.executable, ROOT / name, *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
     assert not check or run.returncode == 0, run.stderr
     return run
+
+
+def in_terminal(name, *arguments, cwd, interrupt=False):
+    """Run a script whose stderr is a terminal, stopped by Ctrl-C at its first bar if so asked: exit code, stdout, stderr."""
+    ours, its = pty.openpty()
+    run = subprocess.Popen(
+        [sys.executable, ROOT / name, *map(str, arguments)], cwd=cwd, stdout=subprocess.PIPE, stderr=its, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it for what runs in the background
+    )
+    os.close(its)
+    shown = b""
+    try:
+        while block := os.read(ours, 1 << 16):
+            shown += block
+            if interrupt and b"%" in shown:
+                run.send_signal(signal.SIGINT)
+                interrupt = False
+    except OSError:  # how Linux says that the other end of a terminal is closed
+        pass
+    os.close(ours)
+    return run.wait(), run.stdout.read(), shown.decode()
 
 
 @pytest.fixture(scope="session")

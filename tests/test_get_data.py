@@ -1,19 +1,25 @@
 """get_data.py on data whose answer is known: reading, encoding, splitting, history, and what it refuses."""
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, script
+from conftest import ROOT, in_terminal, script
 
 import get_data
+from common import reading
 from common.columns import ACTIONS
 from common.pickles import FIRST, OTHER, PADDING, load, read
-from get_data import MISSING, SHRINKAGE, SMOOTHING
+from common.reading import MISSING, Source, read_columns
+from get_data import SHRINKAGE, SMOOTHING
 
 USER_ACTION = """userid,feedid,date_,device,read_comment,comment,like,play,stay,click_avatar,forward,follow,favorite
 5,100,1,1,1,0,0,10,20,0,0,0,0
@@ -309,7 +315,64 @@ def test_valid_day_without_rows_is_refused(source, encode):
     assert "another --valid-day" in encode.error
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_bar_counts_every_byte_that_is_read(source, tmp_path, monkeypatch, packed):
+    moved = []
+
+    @contextmanager
+    def bar(about, size):
+        moved.append(-size)
+        yield SimpleNamespace(update=moved.append)
+
+    if packed:
+        shutil.make_archive(str(tmp_path / "packed"), "zip", source)
+        source = tmp_path / "packed.zip"
+    monkeypatch.setattr(reading, "bar", bar)
+    assert read_columns(Source(source), "user_action.csv", ["userid"])["userid"].tolist() == [5, 5, 5, 9, 9, 5, 9, 12]
+    assert moved[0] == -len(USER_ACTION) and sum(moved) == 0
+
+
+def test_ctrl_c_while_pandas_reads_is_not_taken_for_a_broken_file(source, monkeypatch):
+    @contextmanager
+    def bar(about, size):
+        yield SimpleNamespace(update=lambda size: signal.raise_signal(signal.SIGINT))
+
+    monkeypatch.setattr(reading, "bar", bar)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            read_columns(Source(source), "user_action.csv", ["userid"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_bytes_that_are_no_text_are_read_as_such(source):
+    (source / "feed_info.csv").write_bytes(b"\xef\xbb\xbffeedid,manual_tag_list\n100,\xff\n")
+    columns = read_columns(Source(source), "feed_info.csv", ["feedid", "manual_tag_list"], text=["manual_tag_list"])
+    assert columns["feedid"].tolist() == [100] and columns["manual_tag_list"] == ["\ufffd"]
+
+
 # ---- as a user runs it
+
+
+def test_bars_in_a_terminal_none_in_a_pipe_and_silence_if_quiet(tiny, tmp_path):
+    code, out, shown = in_terminal("get_data.py", tiny, "--out", "shown", cwd=tmp_path)
+    assert code == 0 and "done in" in out
+    for stage in ("reading user_action.csv", "reading feed_embeddings.csv", "parsing manual_tag_list", "encoding", "history by day"):
+        assert re.search(rf"\r  {stage}: +\d+%\|.*<", shown), stage
+    piped = script("get_data.py", tiny, "--out", "piped", cwd=tmp_path)
+    assert piped.stderr == "" and "\r" not in piped.stdout and "done in" in piped.stdout
+    assert in_terminal("get_data.py", tiny, "--out", "quiet", "--quiet", cwd=tmp_path) == (0, "", "")
+    assert load(tmp_path / "quiet").meta["stamp"] == load(tmp_path / "shown").meta["stamp"]
+
+
+def test_ctrl_c_is_one_sentence_and_leaves_what_was_there(tiny, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "meta.pkl").write_text("precious")
+    code, _, shown = in_terminal("get_data.py", tiny, "--out", "out", cwd=tmp_path, interrupt=True)
+    assert code == 130 and "\r\x1b[Kget_data.py: interrupted: what was in out before is untouched.\r\n" in shown
+    assert shown.count("\n") == 1 and [path.name for path in (tmp_path / "out").iterdir()] == ["meta.pkl"]
+    assert (tmp_path / "out" / "meta.pkl").read_text() == "precious"
 
 
 def test_with_nothing_in_data_it_makes_the_stand_in_and_says_so(tmp_path):

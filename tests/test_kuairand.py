@@ -187,6 +187,25 @@ def test_another_data_set_in_out_is_not_overwritten(convert, source, tmp_path):
     assert contents(out) == {"user_action.csv": "precious\n"}
 
 
+def test_quiet_prints_nothing(source, tmp_path, capsys):
+    assert kuairand.main([str(source), str(tmp_path / "out"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "") and (tmp_path / "out" / "user_action.csv").exists()
+
+
+@pytest.mark.parametrize("stage", ["read_log", "feed_info", "write"])
+def test_ctrl_c_is_one_sentence_and_leaves_what_was_there(convert, source, tmp_path, monkeypatch, stage):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    convert(source, out)
+    before = contents(out)
+    monkeypatch.setattr(kuairand, stage, stop)
+    run = convert(source, out)
+    assert (run.returncode, run.stderr) == (130, f"kuairand.py: interrupted: what was in {out} before is untouched.\n")
+    assert contents(out) == before
+
+
 def test_out_that_is_a_file(convert, source, tmp_path):
     (tmp_path / "out").write_text("precious\n")
     check_refusal(convert(source, tmp_path / "out"), [str(tmp_path / "out")])

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import in_terminal, script
 from sklearn.metrics import roc_auc_score
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -305,4 +306,24 @@ def test_wrong_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         sample.main(arguments)
     assert stopped.value.code == 2
-    assert "error: " in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and (arguments[0] in error)
+
+
+def test_bars_in_a_terminal_none_in_a_pipe_and_silence_if_quiet(tmp_path):
+    code, out, shown = in_terminal("data/sample.py", "shown", "--scale", ".005", cwd=tmp_path)
+    assert code == 0 and out.count("\n") == 6
+    for stage in ("drawing feeds", "drawing actions", "writing user_action.csv", "drawing lists", "writing feed_embeddings.csv"):
+        assert re.search(rf"\r  {stage}: +\d+%\|.*<", shown), stage
+    piped = script("data/sample.py", "piped", "--scale", ".005", cwd=tmp_path)
+    assert piped.stderr == "" and "\r" not in piped.stdout and piped.stdout.count("\n") == 6
+    assert in_terminal("data/sample.py", "quiet", "--scale", ".005", "--quiet", cwd=tmp_path) == (0, "", "")
+    assert sorted(path.name for path in (tmp_path / "quiet").iterdir()) == sorted(FILES)
+
+
+def test_ctrl_c_is_one_sentence_and_leaves_what_was_there(tmp_path):
+    script("data/sample.py", "out", "--scale", ".005", cwd=tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    code, _, shown = in_terminal("data/sample.py", "out", "--scale", ".02", cwd=tmp_path, interrupt=True)
+    assert code == 130 and "\r\x1b[Ksample.py: interrupted: what was in out before is untouched.\r\n" in shown
+    assert shown.count("\n") == 1 and {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before

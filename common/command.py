@@ -1,0 +1,95 @@
+"""The command line: settings become flags, a wrong flag names the nearest right one, a mistake is one sentence."""
+import argparse
+import sys
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+
+from common.pickles import InputError
+
+
+def setting(default, help):
+    """A field of a settings class: its default and the line of help of its flag."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class RunSettings:
+    """What every script's command line has besides its own hyperparameters."""
+
+    user_data: str = setting("user_data", "folder of the pickles that get_data.py wrote")
+    target: str = setting("read_comment", "task whose validation AUC is the last line")
+    tasks: str = setting("", "tasks to learn, such as like,forward,follow")
+    task_weights: str = setting("", "weights of the tasks in the loss, such as 4,3,2,1; equal if none are given")
+    seed: int = setting(0, "seed of the first run; the next runs take the next seeds")
+    runs: int = setting(1, "runs, whose mean and standard deviation are reported")
+    resume: bool = setting(False, "go on with a run that was stopped, from where it was")
+    tensorboard: bool = setting(False, "write event files for TensorBoard to USER_DATA/tensorboard")
+    predict: str = setting("", "score this CSV with the model that the last run saved, and train nothing")
+    out: str = setting("", "where --predict writes")
+    export: str = setting("", "write the saved model as a SavedModel for TensorFlow Serving to this folder, and train nothing")
+    quiet: bool = setting(False, "print the last line alone")
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser with the docstring as it stands, whose errors are one sentence and name the nearest flag."""
+
+    def __init__(self, description):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+    def parse_args(self, argv=None):
+        known, unknown = self.parse_known_args(argv)
+        if unknown:
+            flag = unknown[0].split("=")[0]
+            near = get_close_matches(flag, self._option_string_actions, n=1, cutoff=0.5)
+            self.error(f"{flag} is no flag: " + (f"did you mean {near[0]}?" if near else "--help lists them."))
+        return known
+
+    def error(self, message):
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(settings_class, description, argv=None):
+    """The settings that the command line asks for: a flag a field, of the same name, with - for _."""
+    parser = Parser(description)
+    for one in fields(settings_class):
+        flag, about = flag_of(one.name), one.metadata["help"]
+        if one.type is bool:
+            parser.add_argument(flag, action="store_true", help=about)
+        else:
+            shown = f" (default: {one.default})" if one.default != "" else ""
+            parser.add_argument(flag, type=one.type, default=one.default, help=about + shown)
+    return settings_class(**vars(parser.parse_args(argv)))
+
+
+def flag_of(name):
+    return "--" + name.replace("_", "-")
+
+
+def hyperparameters(settings):
+    """{name: value} of what a script's settings add to RunSettings, and of tasks and task_weights: what makes two runs comparable."""
+    shared = {one.name for one in fields(RunSettings)} - {"tasks", "task_weights"}
+    return {one.name: getattr(settings, one.name) for one in fields(settings) if one.name not in shared}
+
+
+def changed(settings):
+    """The hyperparameters that differ from their defaults, as on a command line: "--learning-rate 0.002"."""
+    default = {one.name: one.default for one in fields(settings)}
+    return " ".join(f"{flag_of(name)} {value}" for name, value in hyperparameters(settings).items() if value != default[name])
+
+
+def numbers(text, kind=int):
+    """The numbers of "64,64"; none for "". Raises InputError for anything else."""
+    try:
+        return [kind(word) for word in str(text).split(",") if word]
+    except ValueError:
+        raise InputError(f"{text!r} is no list of numbers such as 64,32: mend the flag.") from None
+
+
+def main(run):
+    """Call `run` and return what it does; a user's mistake is one sentence on stderr and exit code 2."""
+    try:
+        return run()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
