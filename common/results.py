@@ -95,14 +95,13 @@ def label(row):
 def models(rows):
     """{label: [{task: {"auc", "uauc", "logloss"}} of a run]} from the rows of one fingerprint, runs by seed.
 
-    A score is nan where its cell is empty. Of the same seed the latest row counts. Runs of one task each that share model, settings
-    and seed become one run of several tasks. Where equal flags mean other settings, since defaults have changed between two
+    A score is nan where its cell is empty. Of the same seed the latest row counts. Runs that share model, settings and seed
+    become one run of all their tasks, as single tasks are learned one after the other. Where equal flags mean other settings, since defaults have changed between two
     versions of a script, the older runs are told apart in the label.
     """
-    groups = {}  # (model, settings, tasks): (label, {seed: scores})
+    groups = {}  # (model, settings): (label, {seed: scores})
     for row in rows:
-        several = row["tasks"] if "," in row["tasks"] else ""
-        key = row["model"], row["settings"], several
+        key = row["model"], row["settings"]
         _, seeds = groups.pop(key, (None, {}))  # popped, so that the group of the latest row is the last
         seeds.setdefault(int(row["seed"]), {}).update(_scores(row))
         groups[key] = label(row), seeds

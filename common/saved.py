@@ -105,7 +105,9 @@ def predict(path, csv, out):
     floats = [tensor.name for tensor in model.inputs if "float" in str(tensor.dtype)]
     rows = read_columns(Source(csv.parent), csv.name, [tensor.name for tensor in model.inputs], real=floats)
     beside = out.with_name(f".writing-{os.getpid()}-{out.name}")
-    pd.DataFrame(rows | probabilities(model, rows)).to_csv(beside, index=False, float_format="%.6f", lineterminator="\n")
+    order = [column for column in pd.read_csv(csv, nrows=0).columns if column in rows]  # as the CSV has them
+    found = {column: rows[column] for column in order} | probabilities(model, rows)
+    pd.DataFrame(found).to_csv(beside, index=False, float_format="%.6f", lineterminator="\n")
     os.replace(beside, out)
     return len(next(iter(rows.values())))
 

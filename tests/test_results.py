@@ -142,6 +142,8 @@ def test_runs_of_one_task_each_become_one_model(tmp_path):
     assert list(found) == ["deepfm"]
     assert [{task: of["auc"] for task, of in run.items()} for run in found["deepfm"]] == [{"like": 0.4, "forward": 0.2}, {"like": 0.3}]
     assert results.values(found["deepfm"], "like", "auc") == [0.4, 0.3] and results.values(found["deepfm"], "forward", "auc") == [0.2]
+    both = models(tmp_path, row("deepfm", tasks=["like", "forward"], auc_like=0.6, auc_forward=0.7))
+    assert [{task: of["auc"] for task, of in run.items()} for run in both["deepfm"]] == [{"like": 0.6, "forward": 0.7}, {"like": 0.3}]
 
 
 def test_an_empty_score_is_nan_and_a_column_that_is_not_there_no_score(tmp_path):

@@ -130,6 +130,7 @@ def test_predict_scores_a_csv_with_the_saved_model_and_knows_no_id(kept, tiny, t
     rows.to_csv(tmp_path / "rows.csv", index=False)
     run = script(f"{name}.py", "--user-data", kept, "--predict", tmp_path / "rows.csv", "--out", tmp_path / "out.csv", cwd=tmp_path)
     found = pd.read_csv(tmp_path / "out.csv")
+    assert list(found.columns[:3]) == ["userid", "feedid", "device"]
     assert f"{len(rows):,} rows" in run.stdout and np.array_equal(found[["userid", "feedid"]], rows[["userid", "feedid"]])
     tasks = ["read_comment"] if name == "FocalLoss" else list(TASKS)
     assert np.isfinite(found[tasks].to_numpy()).all() and ((found[tasks] > 0) & (found[tasks] < 1)).all(axis=None)

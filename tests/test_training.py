@@ -202,6 +202,8 @@ def test_seven_tasks_and_their_weights_in_the_loss(tiny_pickles, tmp_path):
     script("mmoe.py", *flags, "--tasks", every, cwd=tmp_path)
     rows = pd.read_csv(tiny_pickles / "results.csv")
     assert rows.tasks.iloc[-1] == every and rows.auc_follow.iloc[-1] > 0
+    header = (tiny_pickles / "mmoe_submission_b.csv").read_text().splitlines()[0]
+    assert header == "userid,feedid,read_comment,like,click_avatar,forward,favorite,comment,follow"
     few = ("--tasks", "like,forward", "--target", "like", "--learning-rate", 0.01)
     both = script("mmoe.py", *flags, *few, cwd=tmp_path), script("mmoe.py", *flags, *few, "--task-weights", "0,1", cwd=tmp_path)
     assert last_auc(both[0]) > last_auc(both[1])  # of weight 0 nothing is learned but what forward teaches
