@@ -181,7 +181,7 @@ def train_epoch(model, train, course, rng, settings, schedule, stop, log):
     rates = np.array([schedule(course.epoch + step / steps) for step in range(steps)], np.float32)
     with bar(f"epoch {course.epoch + 1}/{settings.epochs}", total=order.size) as shown:
         shown.update(order[:first].size)
-        while course.step < steps and not stop.asked:
+        while True:
             part, now = slice(course.step, course.step + STEPS_PER_CALL), time.perf_counter()
             loss = float(model.train(train, tf.constant(order[part]), tf.constant(rates[part])))
             course.seconds += time.perf_counter() - now
@@ -191,6 +191,8 @@ def train_epoch(model, train, course, rng, settings, schedule, stop, log):
             course.losses.append((course.epoch + course.step / steps, loss))
             log(course.epoch * steps + course.step, {"loss": loss, "learning rate": float(rates[course.step - 1])})
             shown.update(order[part].size)
+            if course.step == steps or stop.asked:
+                break
     speed = order[first : course.step].size / max(course.seconds - started, 1e-9)
     if course.step == steps:
         course.epoch, course.step, course.random = course.epoch + 1, 0, json.dumps(rng.bit_generator.state)
@@ -221,9 +223,9 @@ def fit(data, tasks, settings, build, loss, schedule, checkpoint, log):
                 scores = {task: score(data.valid[task], logits[task], groups) for task in tasks}
                 course.scores.append((course.epoch, scores))
                 log(course.epoch, {f"{task} {name}": value for task in tasks for name, value in scores[task].items()})
-                print(f"epoch {course.epoch}/{settings.epochs}  loss {course.loss_of(course.epoch):.5f}  {shown} "
-                    + "  ".join(f"{name} {scores[shown][name]:.4f}" for name in ("auc", "uauc") if name in scores[shown])
-                    + f"  {speed:,.0f} rows/s", flush=True)
+                own = "  ".join(f"{name} {scores[shown][name]:.4f}" for name in ("auc", "uauc") if name in scores[shown])
+                loss_of_epoch = course.loss_of(course.epoch)
+                print(f"epoch {course.epoch}/{settings.epochs}  loss {loss_of_epoch:.5f}  {shown} {own}  {speed:,.0f} rows/s", flush=True)
             save_course(checkpoint, course, model, of)
             if stop.asked:
                 where = f"step {course.step} of epoch {course.epoch + 1}" if course.step else f"epoch {course.epoch}"
