@@ -135,6 +135,15 @@ def decode(codes, vocabulary):
     return np.concatenate([[MISSING, MISSING], vocabulary])[codes]
 
 
+def smoothed_rates(positives, rows):
+    """Everyone's rate p, (actions,), and each user's, shrunk towards it as by m = SMOOTHING rows more: float32 (users, actions).
+
+    positives: (users, actions). rows: (users,).
+    """
+    p = (positives.sum(axis=0, dtype=np.float64) + 0.5) / (rows.sum() + 1)
+    return p, ((positives + SMOOTHING * p) / (rows[:, None] + SMOOTHING)).astype(np.float32)
+
+
 def log_lifts(positives, expected, m):
     """log((positives + m) / (expected + m)): 0 is what was to be expected, and what little evidence is drawn to."""
     return np.log((positives + m) / (expected + m))
@@ -164,8 +173,7 @@ def past_statistics(day, user, feed, author, labels, n_users):
             user_positives[:, column] += np.bincount(user[hits], minlength=n_users)
             feed_positives[:, column] += np.bincount(feed[hits], minlength=n_feeds)
         user_rows, feed_rows = views.sum(axis=0), views.sum(axis=1)
-        p = (user_positives.sum(axis=0, dtype=np.float64) + 0.5) / (user_rows.sum() + 1)  # (actions,)
-        rate = ((user_positives + SMOOTHING * p) / (user_rows[:, None] + SMOOTHING)).astype(np.float32)  # (users, actions)
+        p, rate = smoothed_rates(user_positives, user_rows)
         expected = views @ rate  # (feeds, actions)
         users[today, :, :-1] = np.log(rate / p)
         feeds[today, :, :-1] = log_lifts(feed_positives, expected, SHRINKAGE)
@@ -173,6 +181,39 @@ def past_statistics(day, user, feed, author, labels, n_users):
         for table, rows in ((users, user_rows), (feeds, feed_rows), (authors, of_author @ feed_rows)):
             table[today, :, -1] = np.log1p(rows) / 10
     return users, feeds, authors
+
+
+def past_tastes(day, user, feed, labels, vectors, seen, n_users):
+    """What each user likes more than others do, in the space of the feeds' vectors: float16 (days + 1, users, actions, width).
+
+    Under a day stands the sum over the user's rows of strictly earlier days of (label - the user's smoothed rate) times the
+    feed's vector, over the root of the positives to be expected: the score statistic of a logistic regression of the label on
+    the vector. Scaled so that without any taste its dot product with the vector of a feed has about unit variance.
+    day, user, feed, labels {action: }: (rows,). vectors: (feeds, width). seen: bool (feeds,), the feeds seen in training.
+    """
+    from scipy.sparse import csr_array
+
+    n_days, width = int(day.max()) + 1, vectors.shape[1]
+    known = vectors[seen]  # their mean is zero, as PCA leaves it
+    scale = max(np.linalg.norm(known.T @ known / max(len(known), 1)), 1e-6)  # deviation of the dot product of two of them
+    tastes = np.zeros((n_days + 1, n_users, len(labels), width), np.float16)
+    rows, positives = np.zeros(n_users), np.zeros((n_users, len(labels)), np.float32)
+    viewed, acted = np.zeros((n_users, 1, width), np.float32), np.zeros((n_users, len(labels), width), np.float32)
+
+    def sums(of):
+        return csr_array((np.ones(len(of), np.float32), (user[of], feed[of])), shape=(n_users, len(vectors))) @ vectors
+
+    for today in bar("tastes by day", range(1, n_days + 1)):
+        new = np.flatnonzero(day == today - 1)
+        rows += np.bincount(user[new], minlength=n_users)
+        viewed[:, 0] += sums(new)
+        for column, label in enumerate(labels.values()):
+            hits = new[label[new] > 0]
+            positives[:, column] += np.bincount(user[hits], minlength=n_users)
+            acted[:, column] += sums(hits)
+        rate = smoothed_rates(positives, rows)[1][:, :, None]  # (users, actions, 1)
+        tastes[today] = (acted - rate * viewed) / (np.sqrt(rate * (rows[:, None, None] + SMOOTHING)) * scale)
+    return tastes
 
 
 def standardize(values, seen):
@@ -327,6 +368,11 @@ def encode_source(raw, valid_day, min_count, report):
     author_history[:, authors == MISSING] = 0  # feeds without an author have nothing in common
     feed_table["author_history"] = author_history[:, author]
     report("history", "rates and counts of users, feeds and authors over strictly earlier days")
+    if "feed_embedding" in feed_table:
+        user_table["user_taste"] = past_tastes(
+            day[kept], user[kept], feed[kept], past_labels, feed_table["feed_embedding"], feed_rows > 0, len(users) + 1
+        )
+        report("tastes", "of users for feed embeddings over strictly earlier days")
 
     columns = {"user": user, "feed": feed, "day": day, "device": encode(log["device"], vocabularies["device"]), **labels}
     files = {"user.pkl": user_table, "feed.pkl": feed_table, "vocabularies.pkl": vocabularies}
@@ -361,6 +407,8 @@ def describe(files, note, actions, valid_day):
             features[name] = {"kind": "dense", "table": "feed", "daily": False}
     for name, table in (("user_history", "user"), ("feed_history", "feed"), ("author_history", "feed")):
         features[name] = {"kind": "dense", "table": table, "daily": True, "columns": [*actions, "rows"]}
+    if "user_taste" in files["user.pkl"]:
+        features["user_taste"] = {"kind": "dot", "table": "user", "daily": True, "with": "feed_embedding", "columns": actions}
     sizes = {name: FIRST + len(ids) for name, ids in files["vocabularies.pkl"].items()}
     stamp = fingerprint(files)
     for content in files.values():

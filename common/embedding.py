@@ -10,9 +10,9 @@ class FeatureEmbedding(keras.layers.Layer):
 
     Takes {column: integers (batch,)}: row numbers of the tables, the day, and codes of features without a table. Gives
     vectors (batch, fields, dim), first one an id feature, then one a list, the mean of its items' (zeros for an empty list),
-    and dense (batch, width), the dense features side by side. All vocabularies lie one below the other in one trained
-    matrix, `table`; features of one vocabulary share its rows. What the tables hold is frozen inside the layer, so that a
-    row of a batch is a few integers.
+    and dense (batch, width), the dense features side by side, dot products last. All vocabularies lie one below the other in
+    one trained matrix, `table`; features of one vocabulary share its rows. What the tables hold is frozen inside the layer,
+    so that a row of a batch is a few integers.
     """
 
     def __init__(self, spec, dim, **kwargs):
@@ -38,6 +38,7 @@ class FeatureEmbedding(keras.layers.Layer):
         """Keras inputs for a network: vectors (batch, fields, dim) and dense (batch, width)."""
         n_fields = sum(map(len, self.spec["ids"].values())) + sum(map(len, self.spec["lists"].values()))
         width = sum(width for widths in self.spec["dense"].values() for width in widths.values())
+        width += sum(n for _, _, n, _, _ in self.spec["dots"].values())
         return keras.Input((n_fields, self.dim), name="vectors"), keras.Input((width,), name="dense_values")
 
     def call(self, inputs):
@@ -68,6 +69,11 @@ class FeatureEmbedding(keras.layers.Layer):
             if f"{key}_daily" in frozen:  # one block of rows a day
                 place = tf.cast(inputs["day"], tf.int32) * spec["tables"][key] + row
                 dense.append(tf.cast(tf.gather(frozen[f"{key}_daily"], place), tf.float32))
+        for name, (key, other, *shape, daily) in spec["dots"].items():
+            row = tf.cast(inputs[key], tf.int32)
+            place = tf.cast(inputs["day"], tf.int32) * spec["tables"][key] + row if daily else row
+            own = tf.reshape(tf.cast(tf.gather(frozen[f"{name}_own"], place), tf.float32), [batch, *shape])  # (batch, n, k)
+            dense.append(tf.linalg.matvec(own, tf.gather(frozen[f"{name}_other"], inputs[other])))
         dense = tf.concat(dense, axis=1) if dense else tf.zeros([batch, 0])
         return tf.concat(vectors, axis=1) if vectors else tf.zeros([batch, 0, self.dim]), dense
 
@@ -81,13 +87,14 @@ def specify(data, names, latest=False):
     With `latest` the daily features stand still at their last day, that of the test, and no day is asked for.
 
     spec: n_ids, rows of the embedding table; starts {feature: its first row there}; tables {key: rows}; ids, lists {key:
-    [feature]}; dense {key: {feature: width}}; inputs, the columns of interactions that are read; frozen {name: (shape, dtype)}. The key "" stands for features without a table.
+    [feature]}; dense {key: {feature: width}}; dots {feature: [its key, the other's, n, k, daily]}; inputs, the columns of
+    interactions that are read; frozen {name: (shape, dtype)}. The key "" stands for features without a table.
     """
     features = {name: data.meta["features"][name] for name in names}
-    used = dict.fromkeys(feature["vocabulary"] for feature in features.values() if feature["kind"] != "dense")
+    used = dict.fromkeys(feature["vocabulary"] for feature in features.values() if feature["kind"] in ("id", "list"))
     sizes = [data.meta["vocabularies"][vocabulary] for vocabulary in used]
     first = dict(zip(used, np.concatenate([[0], np.cumsum(sizes)]).tolist()))
-    starts = {name: first[feature["vocabulary"]] for name, feature in features.items() if feature["kind"] != "dense"}
+    starts = {name: first[feature["vocabulary"]] for name, feature in features.items() if feature["kind"] in ("id", "list")}
 
     def of(kind, key, **conditions):
         return [
@@ -114,10 +121,21 @@ def specify(data, names, latest=False):
             blocks = np.concatenate([table[name].astype(np.float16) for name in daily], axis=2)
             arrays[f"{key}_daily"] = blocks.reshape(-1, blocks.shape[2])
         dense[key] = {name: table[name].shape[-1] for name in fixed + daily}
-    used_keys = [key for key in keys if of("id", key) or of("list", key) or dense[key]]
+    dots = {}
+    for name, feature in features.items():
+        if feature["kind"] == "dot":
+            other = data.meta["features"][feature["with"]]["table"]
+            own, daily = data.tables[feature["table"]][name], feature["daily"] and not latest
+            own = own[-1] if feature["daily"] and latest else own
+            dots[name] = [feature["table"], other, *own.shape[-2:], daily]
+            arrays[f"{name}_own"] = own.reshape(-1, own.shape[-2] * own.shape[-1])
+            arrays[f"{name}_other"] = data.tables[other][feature["with"]].astype(np.float32)
+    of_dots = {key for dot in dots.values() for key in dot[:2]}
+    used_keys = [key for key in keys if of("id", key) or of("list", key) or dense[key] or key in of_dots]
     daily = not latest and any(feature.get("daily") for feature in features.values())
     spec = {
-        "inputs": [*used_keys, *(["day"] if daily else []), *of("id", ""), *dense[""]], "n_ids": int(sum(sizes)), "starts": starts, "tables": keys, "dense": dense,
+        "inputs": [*used_keys, *(["day"] if daily else []), *of("id", ""), *dense[""]], "n_ids": int(sum(sizes)), "starts": starts, "tables": keys,
+        "dense": dense, "dots": dots,
         "ids": {key: of("id", key) for key in (*keys, "")},
         "lists": {key: of("list", key) for key in keys if of("list", key)},
         "frozen": {name: (list(array.shape), str(array.dtype)) for name, array in arrays.items()},

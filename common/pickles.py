@@ -144,11 +144,22 @@ def _check(data):
             place = f"{data.folder}/{file}: column {name}"
             if name not in columns:
                 raise InputError(f"{place} is missing, and meta.pkl names it among the features.")
-            if feature["kind"] != "dense":
+            if feature["kind"] == "dot":
+                _check_dot(data, feature, columns[name], place)
+            if feature["kind"] in ("id", "list"):
                 column = columns[name]["values"] if feature["kind"] == "list" else columns[name]
                 _check_codes(column, data.meta["vocabularies"][feature["vocabulary"]], place)
             elif not np.isfinite(columns[name]).all():
                 raise InputError(f"{place} holds NaN or infinity: replace them, 0 being the mean.")
+
+
+def _check_dot(data, feature, own, place):
+    other = data.meta["features"].get(feature.get("with"), {})
+    if other.get("kind") != "dense" or other.get("daily") or other.get("table") is None:
+        raise InputError(f"{place}: the feature {feature.get('with')!r} that it is multiplied with must be dense, not daily and in a table.")
+    width = data.tables[other["table"]][feature["with"]].shape[1]
+    if own.ndim != (4 if feature["daily"] else 3) or own.shape[-1] != width:
+        raise InputError(f"{place} must have vectors as long as those of {feature['with']}, {width} numbers: write it again.")
 
 
 def _check_codes(column, size, place):

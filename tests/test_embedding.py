@@ -19,7 +19,10 @@ def data():
         lengths = rng.integers(0, 4, n)
         return {"values": rng.integers(0, size, lengths.sum()).astype(np.int32), "offsets": np.concatenate([[0], np.cumsum(lengths)])}
 
-    user = {"key": np.arange(N_USERS), "userid": rng.integers(0, 9, N_USERS), "past": rng.normal(size=(N_DAYS, N_USERS, 2))}
+    user = {
+        "key": np.arange(N_USERS), "userid": rng.integers(0, 9, N_USERS), "past": rng.normal(size=(N_DAYS, N_USERS, 2)),
+        "taste": rng.normal(size=(N_DAYS, N_USERS, 2, 3)).astype(np.float16), "leaning": rng.normal(size=(N_USERS, 4, 1)),
+    }
     feed = {
         "key": np.arange(N_FEEDS), "author": rng.integers(0, 5, N_FEEDS), "tags": a_list(N_FEEDS, 6), "words": a_list(N_FEEDS, 8),
         "machine_tags": a_list(N_FEEDS, 6), "seconds": rng.normal(size=(N_FEEDS, 1)), "content": rng.normal(size=(N_FEEDS, 3)),
@@ -31,12 +34,13 @@ def data():
     kinds = {
         "userid": ("id", "user"), "author": ("id", "feed"), "device": ("id", None), "tags": ("list", "feed"), "words": ("list", "feed"),
         "machine_tags": ("list", "feed"), "seconds": ("dense", "feed"), "content": ("dense", "feed"), "past": ("dense", "user"),
-        "price": ("dense", None),
+        "price": ("dense", None), "taste": ("dot", "user"), "leaning": ("dot", "user"),
     }
     features = {
-        name: {"kind": kind, "table": table, "vocabulary": "tags" if name == "machine_tags" else name, "daily": name == "past"}
+        name: {"kind": kind, "table": table, "vocabulary": "tags" if name == "machine_tags" else name, "daily": name in ("past", "taste")}
         for name, (kind, table) in kinds.items()
     }
+    features["taste"]["with"], features["leaning"]["with"] = "content", "seconds"
     sizes = {"userid": 9, "author": 5, "device": 3, "tags": 6, "words": 8}
     return Data({"features": features, "vocabularies": sizes}, {"user": user, "feed": feed}, rows, rows, None)
 
@@ -56,6 +60,8 @@ def expected(data, layer, row):
         vectors.append(np.mean([table[spec["starts"][name] + item] for item in items], axis=0) if len(items) else np.zeros(layer.dim))
     dense += [data.train["price"][row], *data.tables["user"]["past"][data.train["day"][row], user]]
     dense += [*data.tables["feed"]["seconds"][feed], *data.tables["feed"]["content"][feed]]
+    dense += [taste @ data.tables["feed"]["content"][feed] for taste in data.tables["user"]["taste"][data.train["day"][row], user]]
+    dense += [leaning @ data.tables["feed"]["seconds"][feed] for leaning in data.tables["user"]["leaning"][user]]
     return np.array(vectors), np.array(dense)
 
 
@@ -82,6 +88,17 @@ def test_only_the_features_named_are_read(data):
     assert layer.spec["inputs"] == ["feed"]
     vectors, dense = layer({"feed": tf.constant([1, 2])})
     assert vectors.shape == (2, 1, 4) and dense.shape == (2, 1)
+
+
+def test_dot_products_alone_ask_for_both_rows_and_stand_still_for_the_test_day(data):
+    layer = FeatureEmbedding.of(data, ["taste"], dim=4)
+    assert layer.spec["inputs"] == ["user", "feed", "day"] and layer.symbols()[1].shape == (None, 2)
+    still = FeatureEmbedding.of(data, ["taste"], dim=4, latest=True)
+    assert still.spec["inputs"] == ["user", "feed"]
+    rows = {"user": tf.constant([1, 2]), "feed": tf.constant([3, 4])}
+    last = layer(rows | {"day": tf.constant([N_DAYS - 1] * 2)})[1]
+    np.testing.assert_array_equal(still(rows)[1], last)
+    assert not np.array_equal(layer(rows | {"day": tf.constant([0, 0])})[1], last)
 
 
 def test_gradient_reaches_each_item_of_a_list_once_per_occurrence(data):

@@ -192,6 +192,43 @@ def test_history_equals_loops_over_strictly_earlier_days(source, encode):
                 assert found == pytest.approx(slow_history(log, "authorid", rate, action, day, author), abs=2e-3)
 
 
+def test_tastes_equal_loops_over_strictly_earlier_days(source, encode):
+    out = encode(source)
+    data, log = load(out), pd.read_csv(source / "user_action.csv")
+    row = {key: {raw: i for i, raw in enumerate(table["key"].tolist())} for key, table in data.tables.items()}
+    vectors = data.tables["feed"]["feed_embedding"].astype(float)
+    seen = vectors[[row["feed"][feed] for feed in (100, 101, 102)]]  # 103 is not, before the validation day
+    scale = np.sqrt(np.mean([(a @ b) ** 2 for a in seen for b in seen]))
+    for column, action in enumerate(ACTIONS):
+        for day in (1, 2, 3, 4):
+            before = log[log.date_ < day]
+            p = (before[action].sum() + 0.5) / (len(before) + 1)
+            for user in (5, 9, 12):
+                own = before[before.userid == user]
+                rate = (own[action].sum() + SMOOTHING * p) / (len(own) + SMOOTHING)
+                taste = sum((label - rate) * vectors[row["feed"][feed]] for label, feed in zip(own[action], own.feedid))
+                wanted = taste / np.sqrt(rate * (len(own) + SMOOTHING)) / scale
+                found = data.tables["user"]["user_taste"][day, row["user"][user], column]
+                np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), atol=2e-3)
+
+
+def test_the_taste_of_a_user_without_one_has_unit_variance_on_any_feed():
+    rng = np.random.default_rng(0)
+    n_users, n_feeds, rows = 300, 500, 60_000
+    day, user, feed = rng.integers(1, 4, rows), rng.integers(0, n_users, rows), rng.integers(0, n_feeds, rows)
+    vectors = (rng.normal(size=(n_feeds, 6)) * [3, 2, 1, 1, 0.5, 0.1]).astype(np.float32)
+    labels = {"like": (rng.random(rows) < 0.05).astype(np.uint8)}
+    tastes = get_data.past_tastes(day, user, feed, labels, vectors, np.ones(n_feeds, bool), n_users)
+    assert not tastes[:2].any()
+    assert np.std(tastes[-1, :, 0].astype(float) @ vectors.T) == pytest.approx(0.94, abs=0.1)  # 200 rows of 220 after smoothing
+
+
+def test_without_embeddings_there_are_no_tastes(source, encode):
+    (source / "feed_embeddings.csv").unlink()
+    data = load(encode(source))
+    assert "user_taste" not in data.tables["user"] and "user_taste" not in data.meta["features"]
+
+
 @pytest.mark.parametrize("day", [1, 2, 3])
 def test_a_label_changed_on_a_day_changes_no_feature_of_that_day_or_before(source, encode, day):
     before = load(encode(source, out="before"))
@@ -203,7 +240,7 @@ def test_a_label_changed_on_a_day_changes_no_feature_of_that_day_or_before(sourc
     moved = False
     for key, table in before.tables.items():
         for name, column in table.items():
-            if name.endswith("_history"):
+            if name.endswith(("_history", "_taste")):
                 np.testing.assert_array_equal(column[: day + 1], after.tables[key][name][: day + 1])
                 moved |= bool((column[day + 1 :] != after.tables[key][name][day + 1 :]).any())
             elif name != "stamp" and not isinstance(column, dict):
