@@ -7,6 +7,7 @@ nothing in `data/`, the synthetic stand-in is made in `data/sample/` and used. I
 tables; `user_data/README.md` says what the pickles hold, to the byte.
 """
 import hashlib
+import reprlib
 import sys
 import time
 from contextlib import redirect_stdout
@@ -103,9 +104,11 @@ def parse_list(strings, place, column):
                 if not word or (weight and float(weight) < MIN_WEIGHT):
                     continue
                 values.append(int(word))
+                if not (word.isdecimal() and values[-1] <= LARGEST_ID):
+                    raise ValueError
             except ValueError:
                 raise InputError(
-                    f"{place}, line {owner + 2}, column {column}: {item!r} is no id with or without a weight: mend the line."
+                    f"{place}, line {owner + 2}, column {column}: {reprlib.repr(item)} is no id with or without a weight: mend the line."
                 ) from None
             owners.append(owner)
     return np.array(values, np.int64), np.bincount(np.array(owners, np.int64), minlength=len(strings))

@@ -40,6 +40,8 @@ class Parser(argparse.ArgumentParser):
         known, unknown = self.parse_known_args(argv)
         if unknown:
             flag = unknown[0].split("=")[0]
+            if not flag.startswith("-"):
+                self.error(f"{flag} is one word too many: --help shows what may be given.")
             near = get_close_matches(flag, self._option_string_actions, n=1, cutoff=0.5)
             self.error(f"{flag} is no flag: " + (f"did you mean {near[0]}?" if near else "--help lists them."))
         return known

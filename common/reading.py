@@ -1,8 +1,11 @@
 """The contest's CSVs, in a folder or in a zip, and their columns: checked, of one type, and refused in one sentence."""
+import csv
+import io
 import json
+import re
+import reprlib
 import zipfile
 import zlib
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,8 @@ from common.progress import bar
 
 LARGEST_ID = 2**31 - 1
 MISSING = -1  # an id that the CSV leaves empty
+DENSEST = 200  # a member of a zip that unpacks to more times its size is no table but a bomb
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # by which zipfile refuses a member
 
 
 class Source:
@@ -29,7 +34,16 @@ class Source:
                 self.zip = zipfile.ZipFile(path)
             except zipfile.BadZipFile:
                 raise InputError(f"{path} is not a zip that can be read: download it again.") from None
-            self.members = {Path(name).name: name for name in self.zip.namelist()}
+            self.members = {}
+            for member in self.zip.infolist():
+                name = Path(member.filename).name
+                if member.is_dir():
+                    continue
+                if name in self.members:
+                    raise InputError(f"{path} holds two files {name}: leave one of them in it.")
+                if member.file_size > DENSEST * max(member.compress_size, 1000):
+                    raise InputError(f"{path}: {name} would unpack to {member.file_size:,} bytes, which no table does: download it again.")
+                self.members[name] = member
         elif not path.is_dir():
             raise InputError(f"{path} does not exist: give the folder or the zip that holds user_action.csv.")
 
@@ -39,18 +53,29 @@ class Source:
     def open(self, name):
         if not self.has(name):
             raise InputError(f"{self.path / name} is missing: put the contest's file there, or give its folder as SOURCE.")
-        return self.zip.open(self.members[name]) if self.zip else open(self.path / name, "rb")
+        if not self.zip:
+            return open(self.path / name, "rb")
+        try:
+            return self.zip.open(self.members[name])
+        except DAMAGED as error:
+            raise InputError(f"{self.path}: {name} cannot be unpacked ({str(error).strip()}): download the zip again.") from None
 
     def size(self, name):
         """Bytes of the file, unpacked."""
-        return self.zip.getinfo(self.members[name]).file_size if self.zip else (self.path / name).stat().st_size
+        return self.members[name].file_size if self.zip else (self.path / name).stat().st_size
 
     def note(self):
         """What the maker of a converted or synthetic data set left beside it."""
         if not self.has("source.json"):
             return {"name": "WeChat Big Data Challenge 2021"}
         with self.open("source.json") as file:
-            return json.load(file)
+            try:
+                note = json.load(file)
+            except (ValueError, *DAMAGED):
+                note = None
+        if not isinstance(note, dict) or not isinstance(note.get("name"), str):
+            raise InputError(f"{self.path / 'source.json'} is damaged: make the data again, or remove it.")
+        return note
 
 
 def read_columns(source, name, columns, optional=(), text=(), real=()):
@@ -58,28 +83,36 @@ def read_columns(source, name, columns, optional=(), text=(), real=()):
 
     An empty id of FEED_IDS is MISSING, an empty real NaN, an empty string "". Columns in `optional` may be absent.
 
-    Raises InputError naming the file, and the row and column where there is one.
+    Raises InputError naming the file, and the row and column where there is one. A row of more fields than the header is
+    refused too: pandas would drop the last ones and read the others in their neighbours' columns.
     """
     import pandas as pd
 
     place = source.path / name
-    with source.open(name) as file:
-        header = file.readline().decode("utf-8-sig", "replace").strip().split(",")
+    try:
+        with source.open(name) as file:
+            header = read_header(file, place)
+    except DAMAGED as error:
+        raise InputError(f"{place} cannot be unpacked ({str(error).strip()}): download the zip again.") from None
     lost = [column for column in columns if column not in header and column not in optional]
     if lost:
         raise InputError(f"{place}: column {lost[0]} is missing from the header: restore it.")
     columns = [column for column in columns if column in header]
-    options = dict(usecols=columns, encoding="utf-8-sig", encoding_errors="replace")
+    options = dict(header=0, names=header, usecols=columns, index_col=False, encoding="utf-8-sig", encoding_errors="replace")
     kinds = {column: str if column in text else np.float64 if column in real else np.int64 for column in columns}
     try:
-        with _watched(source, name) as file, np.errstate(invalid="ignore"):  # an empty id is found below, by its ValueError
+        with source.open(name) as file, bar(f"reading {name}", size=source.size(name)) as done, np.errstate(invalid="ignore"):
+            file = _Watched(file, done, len(header))
             table = pd.read_csv(file, dtype=kinds, **options)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        if file.suspect:
+            _refuse_long_rows(source, name, len(header))
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, *DAMAGED) as error:
         if "Calling read" in str(error):  # what pandas may make of a Ctrl-C that comes while it reads
             raise KeyboardInterrupt from None
         raise InputError(f"{place} cannot be parsed ({str(error).strip()}): get the file again.") from None
     except (ValueError, OverflowError):  # an empty, fractional or non-numeric value somewhere: read again, and look for it
-        with _watched(source, name) as file:
+        _refuse_long_rows(source, name, len(header))
+        with source.open(name) as file:
             table = pd.read_csv(file, dtype=str, **options)
         for column in columns:
             if column not in text:
@@ -89,25 +122,55 @@ def read_columns(source, name, columns, optional=(), text=(), real=()):
     return {column: table[column].fillna("").tolist() if column in text else table[column].to_numpy(kinds[column]) for column in columns}
 
 
-class _Watched:
-    """A binary file whose reads move a bar. It has no read1, which pandas would prefer to read and which would pass the bar by."""
+def read_header(file, place):
+    """The names in the first line of a CSV, spaces and quotes around them removed. Raises InputError."""
+    line = re.split("[\r\n]", file.readline().decode("utf-8-sig", "replace"))[0]
+    header = [name.strip() for name in next(csv.reader([line], skipinitialspace=True), [])]
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in line:
+            raise InputError(f"{place} has {name} between its columns: save it with commas.")
+    twice = [name for name in header if name and header.count(name) > 1]
+    if twice:
+        raise InputError(f"{place}: column {twice[0]} stands twice in the header: remove one.")
+    return [name or f"column {number} without a name" for number, name in enumerate(header, start=1)]
 
-    def __init__(self, file, done):
-        self.file, self.done = file, done
+
+class _Watched:
+    """A binary file whose reads move a bar; `suspect` if a line may have more than `width` fields.
+
+    It has no read1, which pandas would prefer to read and which would pass the bar by.
+    """
+
+    def __init__(self, file, done, width):
+        self.file, self.done, self.width, self.suspect, self.commas = file, done, width, False, 0  # commas of the unfinished line
 
     def read(self, size=-1):
         block = self.file.read(size)
         self.done.update(len(block))
+        if not self.suspect:
+            characters = np.frombuffer(block, np.uint8)
+            commas, ends = np.cumsum(characters == ord(","), dtype=np.int32), np.flatnonzero(characters == ord("\n"))
+            ends = np.concatenate([[0], commas[ends], commas[-1:]])  # commas up to the end of each line, and of the block
+            of_line = np.diff(ends)
+            of_line[:1] += self.commas
+            self.commas = int(of_line[-1]) if len(of_line) else 0
+            self.suspect = b'"' in block or bool((of_line >= self.width).any())
         return block
 
     def __iter__(self):  # pandas asks for it, and does not use it
         return iter(self.file)
 
 
-@contextmanager
-def _watched(source, name):
-    with source.open(name) as file, bar(f"reading {name}", size=source.size(name)) as done:
-        yield _Watched(file, done)
+def _refuse_long_rows(source, name, width):
+    """Look at a CSV row by row: raise InputError where one has more than `width` fields and what is too much is not empty."""
+    with source.open(name) as file:
+        text = io.TextIOWrapper(file, "utf-8-sig", "replace", newline="")
+        try:
+            for row in (rows := csv.reader(text)):
+                if len(row) > width and any(row[width:]):
+                    raise InputError(f"{source.path / name}, line {rows.line_num}: it has {len(row)} fields and the header {width}: mend or remove the line.")
+        except csv.Error as error:
+            raise InputError(f"{source.path / name}, line {rows.line_num} cannot be parsed ({error}): get the file again.") from None
 
 
 def _numbers(strings, place, column):
@@ -116,14 +179,14 @@ def _numbers(strings, place, column):
 
     numbers = pd.to_numeric(strings, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     empty, whole = strings.isna().to_numpy(), column != "videoplayseconds"
-    wrong = np.isnan(numbers) & ~(empty & (column in (*FEED_IDS, "videoplayseconds")))
+    wrong = ~np.isfinite(numbers) & ~(empty & (column in (*FEED_IDS, "videoplayseconds")))
     if whole:
         wrong |= ~empty & (numbers != np.floor(numbers))
     if wrong.any():
         row = int(np.argmax(wrong))
-        given = "nothing" if empty[row] else repr(strings.iloc[row])
+        given = "nothing" if empty[row] else reprlib.repr(strings.iloc[row])
         raise InputError(f"{place}, line {row + 2}, column {column}: {given} is not a {'whole ' * whole}number: mend or remove the line.")
-    return np.where(empty, MISSING, np.where(np.isfinite(numbers), numbers, 0)).astype(np.int64) if whole else numbers
+    return np.where(empty, MISSING, numbers).clip(-(2.0**62), 2.0**62).astype(np.int64) if whole else numbers
 
 
 def check_range(values, low, high, place, column):

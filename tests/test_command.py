@@ -5,6 +5,7 @@ from conftest import script
 WRONG = {  # command line: what the sentence says
     "get_data.py --valid_day=3": "get_data.py: --valid_day is no flag: did you mean --valid-day?",
     "get_data.py --min-cuont 3": "get_data.py: --min-cuont is no flag: did you mean --min-count?",
+    "get_data.py a b": "get_data.py: b is one word too many: --help shows what may be given.",
     "get_data.py --xyzzy": "get_data.py: --xyzzy is no flag: --help lists them.",
     "data/sample.py --sclae 1": "sample.py: --sclae is no flag: did you mean --scale?",
     "data/kuairand.py a b --quite": "kuairand.py: --quite is no flag: did you mean --quiet?",

@@ -325,6 +325,20 @@ WRONG = {
 }
 
 
+WRONG |= {
+    "a row too long": ("user_action.csv", USER_ACTION.replace("5,101,1", "5,101,1,1"), "line 3: it has 14 fields and the header 13"),
+    "every row too long": ("test_a.csv", TEST.replace("1\n", "1,7\n").replace("2\n", "2,7\n"), "line 2: it has 4 fields and the header 3"),
+    "infinite id": ("user_action.csv", USER_ACTION.replace("9,102", "inf,102"), "line 6, column userid: 'inf' is not a whole number"),
+    "id of 20 digits": ("user_action.csv", USER_ACTION.replace("9,102", "99999999999999999999,102"), "line 6, column userid"),
+    "semicolons": ("user_action.csv", USER_ACTION.replace(",", ";"), "has semicolons between its columns"),
+    "column twice": ("user_action.csv", USER_ACTION.replace("comment,like", "read_comment,like", 1), "read_comment stands twice"),
+    "cut in a row": ("user_action.csv", USER_ACTION[:-12], "line 9, column"),
+    "huge list item": ("feed_info.csv", FEED_INFO.replace("1;2;1", "1;99999999999999999999"), "'99999999999999999999' is no id"),
+    "list item 1_0": ("feed_info.csv", FEED_INFO.replace("1;2;1", "1_0"), "'1_0' is no id"),
+    "note": ("source.json", "[]", "source.json is damaged"),
+}
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_input_is_one_sentence_and_leaves_what_was_there(source, encode, case):
     name, text, sentence = WRONG[case]
@@ -345,6 +359,61 @@ def test_a_missing_file_folder_or_zip_is_named(source, encode, tmp_path):
     (tmp_path / "bad.zip").write_bytes(b"no zip")
     encode(tmp_path / "bad.zip", code=2)
     assert "bad.zip is not a zip" in encode.error
+
+
+def test_commas_after_every_row_and_quotes_are_read(source, encode):
+    wanted = load(encode(source, out="a")).meta["stamp"]
+    first, *rows = USER_ACTION.splitlines()
+    (source / "user_action.csv").write_text(first + "\n" + "".join(f"{row},,\n" for row in rows))
+    assert load(encode(source, out="b")).meta["stamp"] == wanted
+    (source / "user_action.csv").write_text("".join('"' + line.replace(",", '","') + '"\n' for line in USER_ACTION.splitlines()))
+    assert load(encode(source, out="c")).meta["stamp"] == wanted
+
+
+@pytest.mark.parametrize("place", ["start", "middle", "end"])
+def test_a_zip_with_a_damaged_member_is_refused(source, encode, tmp_path, place):
+    archive = tmp_path / "half.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in source.iterdir():
+            file.write(path, path.name)
+    with zipfile.ZipFile(archive) as file:
+        member = file.getinfo("user_action.csv")
+    content = bytearray(archive.read_bytes())
+    start = member.header_offset + 30 + len(member.filename)
+    offset = {"start": member.header_offset, "middle": start, "end": start + member.compress_size - 8}[place]
+    content[offset : offset + 8] = bytes(255 - byte for byte in content[offset : offset + 8])
+    archive.write_bytes(content)
+    encode(archive, code=2)
+    assert "user_action.csv" in encode.error and encode.error.count("\n") == 1
+
+
+def test_a_zip_with_a_bomb_or_two_files_of_one_name_or_a_password_is_refused(source, encode, tmp_path):
+    for name, members in {"bomb": {"user_action.csv": "0," * 10**7}, "two": {"a/feed_info.csv": FEED_INFO, "b/feed_info.csv": FEED_INFO}}.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as file:
+            for member, text in members.items():
+                file.writestr(member, text)
+        encode(tmp_path / f"{name}.zip", code=2)
+        assert {"bomb": "which no table does", "two": "two files feed_info.csv"}[name] in encode.error
+    with zipfile.ZipFile(tmp_path / "locked.zip", "w") as file:
+        file.writestr("user_action.csv", USER_ACTION)
+    content = (tmp_path / "locked.zip").read_bytes()
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the bit that says a member is encrypted
+        at = content.index(signature) + place
+        content = content[:at] + bytes([content[at] | 1]) + content[at + 1 :]
+    (tmp_path / "locked.zip").write_bytes(content)
+    encode(tmp_path / "locked.zip", code=2)
+    assert "password" in encode.error and encode.error.count("\n") == 1
+
+
+def test_paths_in_a_zip_write_nothing_outside(source, encode, tmp_path):
+    with zipfile.ZipFile(tmp_path / "paths.zip", "w") as file:
+        for path in source.iterdir():
+            file.write(path, f"../../{path.name}")
+    before = sorted(tmp_path.parent.rglob("*"))
+    assert load(encode(tmp_path / "paths.zip")).meta["stamp"] == load(encode(source, out="plain")).meta["stamp"]
+    assert {path for path in tmp_path.parent.rglob("*") if path not in before} == {
+        path for out in ("out", "plain") for path in [tmp_path / out, *(tmp_path / out).iterdir()]
+    }
 
 
 def test_valid_day_without_rows_is_refused(source, encode):
