@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -58,7 +59,8 @@ def write_all(folder, objects):
     """Write {file name: object} to `folder`: every file beside its place first, then all are renamed."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as beside:
+    remove_left_behind(folder)
+    with tempfile.TemporaryDirectory(prefix=f".writing-{os.getpid()}-", dir=folder) as beside:
         for name, content in objects.items():
             with open(Path(beside, name), "wb") as file:
                 pickle.dump(content, file, protocol=5)
@@ -66,6 +68,18 @@ def write_all(folder, objects):
                 os.fsync(file.fileno())
         for name in objects:
             os.replace(Path(beside, name), folder / name)
+
+
+def remove_left_behind(folder):
+    """Remove what processes that were killed while they wrote left in `folder`: .writing-PID-..."""
+    for path in folder.glob(".writing-*"):
+        pid = path.name.split("-")[1]
+        try:
+            os.kill(int(pid), 0)  # asks whether the process is there, and sends it nothing
+        except ProcessLookupError:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except (ValueError, OSError):  # none of ours, or another user's
+            continue
 
 
 @dataclass
