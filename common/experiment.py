@@ -48,7 +48,7 @@ def run(build, settings, multi_task=True, loss=cross_entropy, schedule=constant_
 
 def train_and_compare(build, settings, model, folder, multi_task, loss, schedule, gates):
     """The runs and all that is printed and written of them; returns the target's validation AUC of each run."""
-    data = load(folder)
+    data, flags = load(folder), changed(settings)  # before the features that this data lacks are left out
     groups_of_tasks = choose(data, settings, multi_task)
     tasks = [task for group in groups_of_tasks for task in group]
     print(headline(data), flush=True)
@@ -65,7 +65,7 @@ def train_and_compare(build, settings, model, folder, multi_task, loss, schedule
             fitted.append(fit(data, group, one, build, loss(one), schedule(one), checkpoints[-1], log))
         logits = {task: values for part in fitted for task, values in part.logits.items()}
         kept.append(scores_of(data, {model: logits}, tasks)[model])
-        results.add(folder, row_of(data, model, one, tasks, kept[-1], fitted))
+        results.add(folder, row_of(data, model, one, flags, tasks, kept[-1], fitted))
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
 
@@ -75,7 +75,7 @@ def train_and_compare(build, settings, model, folder, multi_task, loss, schedule
         if (folder / f"{name}.pkl").exists():
             submit(data, whole, tasks, folder, name, model)
     runs = results.models(results.read(folder, data.fingerprint))
-    label, every = results.label({"model": model, "changed": changed(settings)}), list(data.meta["tasks"])
+    label, every = results.label({"model": model, "changed": flags}), list(data.meta["tasks"])
     results.print_table(runs, marks, data, every, label, settings.target)
     plots.comparison(folder / "comparison.png", runs, marks, data, every, label, settings.target)
     histories = [{"loss": part.course.losses, "scores": part.course.scores} for part in fitted]
@@ -125,7 +125,7 @@ def scores_of(data, logits, tasks):
     return {who: {task: score(data.valid[task], of[task], groups) for task in tasks} for who, of in logits.items()}
 
 
-def row_of(data, model, settings, tasks, scores, fitted):
+def row_of(data, model, settings, flags, tasks, scores, fitted):
     """The row of results.csv of one run."""
     rows, seconds = len(data.train[tasks[0]]) * settings.epochs * len(fitted), sum(one.course.seconds for one in fitted)
     metrics = {f"{name}_{task}": value for task in tasks for name, value in scores[task].items()}
@@ -135,7 +135,7 @@ def row_of(data, model, settings, tasks, scores, fitted):
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "data": data.meta["name"], "fingerprint": data.fingerprint,
         "synthetic": data.meta["synthetic"], "valid_day": data.meta["valid_day"], "model": model, "tasks": ",".join(tasks),
-        "seed": settings.seed, "settings": json.dumps(hyperparameters(settings), sort_keys=True), "changed": changed(settings),
+        "seed": settings.seed, "settings": json.dumps(hyperparameters(settings), sort_keys=True), "changed": flags,
         **{name: "" if np.isnan(value) else value for name, value in metrics.items()},
         "seconds": round(seconds, 2), "rows_per_second": round(rows / seconds),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6),

@@ -78,7 +78,7 @@ def test_on_the_stand_in_each_beats_the_users_past_rate(name, stand_in_pickles, 
     assert last_auc(run) > floor > 0.92
     assert last_auc(run) == table(run, "AUC", name[:-3])
     assert table(run, "AUC", "user's past rate") == pytest.approx(floor, abs=6e-5) and table(run, "uAUC", "user's past rate") == 0.5
-    assert table(run, "uAUC", name[:-3]) >= 0.595  # .60 but for what another processor rounds; 336 users make a standard error of .01
+    assert table(run, "uAUC", name[:-3]) >= 0.6
     assert 0.94 < table(run, "AUC", "oracle") < 0.965 and table(run, "uAUC", "oracle") > table(run, "uAUC", name[:-3])
     assert "SYNTHETIC" in run.stdout and run.stderr == ""
     if name in ("mmoe.py", "ple.py"):
@@ -109,6 +109,7 @@ def real_pickles(tmp_path_factory):
 def test_on_kuairand_each_reaches_what_known_libraries_get(name, real_pickles, tmp_path):
     run = script(name, "--user-data", real_pickles, cwd=tmp_path)
     assert last_auc(run) >= 0.785 and "SYNTHETIC" not in run.stdout
+    assert "without device" not in run.stdout and "--features" not in run.stdout  # what the data lacks is no choice of the user's
 
 
 def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles, tmp_path):
@@ -119,7 +120,7 @@ def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles, tmp_path
         train[task] = rng.permutation(train[task])
     for key in ("user", "feed"):  # the statistics would still know the labels
         content = read(folder / f"{key}.pkl")
-        content |= {name: np.zeros_like(column) for name, column in content.items() if name.endswith("_history")}
+        content |= {name: np.zeros_like(column) for name, column in content.items() if name.endswith(("_history", "_taste"))}
         write_all(folder, {f"{key}.pkl": content})
     write_all(folder, {"train.pkl": train})
     assert abs(last_auc(script("mmoe.py", "--user-data", folder, cwd=tmp_path)) - 0.5) < 0.05
