@@ -11,6 +11,7 @@ import reprlib
 import sys
 import time
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ import numpy as np
 from common.columns import (
     ACTIONS, FEED_EMBEDDINGS, FEED_IDS, FINAL_ROUND_WEIGHTS, KEYWORD_LISTS, TAG_LISTS, TASK_WEIGHTS, TEST, USER_ACTION,
 )
-from common.command import Parser
+from common import memory
+from common.command import Parser, guarded
 from common.pickles import FIRST, OTHER, PADDING, VERSION, InputError, write_all
-from common.progress import bar, complain
+from common.progress import bar
 from common.reading import LARGEST_ID, MISSING, Source, check_range, read_columns
 
 HERE = Path(__file__).resolve().parent
@@ -32,6 +34,8 @@ LONGEST_SECONDS = 3600  # a longer video was given in milliseconds by mistake
 LISTS = {"tag": TAG_LISTS, "keyword": KEYWORD_LISTS}  # vocabulary: the lists that share it
 TESTS = ("test_a", "test_b")
 LAST_DAY = 999
+USED = ("user_action.csv", "feed_info.csv", "feed_embeddings.csv", *(f"{name}.csv" for name in TESTS))
+MEMORY, MEMORY_A_BYTE, RESERVED = 1.2e8, 1.2, 4e8  # bytes that a run takes, beside 1.2 a byte of the CSVs; addresses reserved beyond
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------------
@@ -42,7 +46,7 @@ def read_log(source, name, columns):
     log = read_columns(source, name, columns, optional=ACTIONS)
     for column, values in log.items():
         low, high = (0, 1) if column in ACTIONS else (1, LAST_DAY) if column == "date_" else (0, LARGEST_ID)
-        check_range(values, low, high, source.path / name, column)
+        check_range(values, low, high, partial(source.line, name), column)
         log[column] = values.astype(np.uint8 if column in ACTIONS else np.int32)
     return log
 
@@ -91,10 +95,11 @@ def _parse_embeddings(block, blocks, place, line):
     return parsed
 
 
-def parse_list(strings, place, column):
+def parse_list(strings, line, column):
     """Items of `81;269;159` or, in a machine list, of `269 0.85;81 0.41`, one string a feed.
 
     Returns values, int64 (items,), and lengths, int64 (feeds,). Items of a weight under MIN_WEIGHT are left out.
+    line(row): names the place of a string in an error.
     """
     values, owners = [], []
     for owner, string in enumerate(bar(f"parsing {column}", strings)):
@@ -108,7 +113,7 @@ def parse_list(strings, place, column):
                     raise ValueError
             except ValueError:
                 raise InputError(
-                    f"{place}, line {owner + 2}, column {column}: {reprlib.repr(item)} is no id with or without a weight: mend the line."
+                    f"{line(owner)}, column {column}: {reprlib.repr(item)} is no id with or without a weight: mend the line."
                 ) from None
             owners.append(owner)
     return np.array(values, np.int64), np.bincount(np.array(owners, np.int64), minlength=len(strings))
@@ -234,7 +239,8 @@ def reduce_embeddings(embeddings, rows, seen):
     from sklearn.decomposition import PCA
 
     fitted_on = embeddings[seen[rows]]
-    reduced = np.zeros((len(seen), min(EMBEDDING_WIDTH, *fitted_on.shape)), np.float32)
+    width = min(EMBEDDING_WIDTH, *fitted_on.shape) if len(fitted_on) > 1 else 0  # one feed differs from none
+    reduced = np.zeros((len(seen), width), np.float32)
     if reduced.shape[1]:
         pca = PCA(reduced.shape[1], svd_solver="covariance_eigh").fit(fitted_on)
         reduced[rows] = pca.transform(embeddings) / np.sqrt(max(pca.explained_variance_[0], 1e-12))
@@ -253,15 +259,15 @@ def read_feeds(source):
     """{column: array} of feed_info.csv, ids checked, each feed once."""
     ids, lists = ("feedid", *FEED_IDS), (*TAG_LISTS, *KEYWORD_LISTS)
     info = read_columns(source, "feed_info.csv", (*ids, *lists, "videoplayseconds"), text=lists, real=("videoplayseconds",))
-    place = source.path / "feed_info.csv"
+    line = partial(source.line, "feed_info.csv")
     for column in ids:
-        check_range(info[column], MISSING if column in FEED_IDS else 0, LARGEST_ID, place, column)
+        check_range(info[column], MISSING if column in FEED_IDS else 0, LARGEST_ID, line, column)
     _, first = np.unique(info["feedid"], return_index=True)
     if len(first) < len(info["feedid"]):
         again = np.setdiff1d(np.arange(len(info["feedid"])), first)[0]
-        raise InputError(f"{place}, line {again + 2}: feed {info['feedid'][again]} is listed twice: keep one of the lines.")
+        raise InputError(f"{line(again)}: feed {info['feedid'][again]} is listed twice: keep one of the lines.")
     for column in lists:
-        info[column] = parse_list(info[column], place, column)
+        info[column] = parse_list(info[column], line, column)
     return info
 
 
@@ -310,7 +316,7 @@ class Report:
 
 def read_source(source, report):
     """Everything used of the CSVs: {"log", "tests", "feeds"} and, where they are there, {"embeddings", "truth"}."""
-    raw = {"note": source.note(), "log": read_log(source, "user_action.csv", [c for c in USER_ACTION if c not in ("play", "stay")])}
+    raw = {"place": source.path, "note": source.note(), "log": read_log(source, "user_action.csv", [c for c in USER_ACTION if c not in ("play", "stay")])}
     days = raw["log"]["date_"]
     report("user_action.csv", f"{len(days):,} rows, days {days.min()}..{days.max()}")
     raw["tests"] = {name: read_log(source, f"{name}.csv", TEST) for name in TESTS if source.has(f"{name}.csv")}
@@ -336,7 +342,7 @@ def encode_source(raw, valid_day, min_count, report):
     train, valid, kept = day < valid_day, day == valid_day, day <= valid_day
     if not (train.any() and valid.any() and actions):
         raise InputError(
-            f"user_action.csv: validating day {valid_day} needs rows on that day and on one before, and a column of "
+            f"{raw['place'] / 'user_action.csv'}: validating day {valid_day} needs rows on that day and on one before, and a column of "
             f"{', '.join(ACTIONS)}: choose another --valid-day or get the file again."
         )
     labels = {name: log[name] for name in actions}
@@ -465,6 +471,7 @@ def run(source, out, valid_day, min_count):
     note = source.note()
     synthetic = " -- SYNTHETIC: made up, results on it say nothing of people" if note.get("synthetic") else ""
     print(f"{source.path}: {note['name']}{synthetic}")
+    memory.require(MEMORY + MEMORY_A_BYTE * sum(map(source.size, filter(source.has, USED))), RESERVED, f"encoding {source.path}")
     files = encode_source(read_source(source, report), valid_day, min_count, report)
     write_all(out, files)
     report("written", f"{', '.join(files)} to {out}")
@@ -479,19 +486,8 @@ def main(argv=None):
     parser.add_argument("--min-count", type=int, default=5, help="ids of fewer training rows share one row (default: 5)")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)
-    try:
-        with redirect_stdout(None if args.quiet else sys.stdout):
-            run(args.source, args.out, args.valid_day, args.min_count)
-    except KeyboardInterrupt:
-        complain(f"get_data.py: interrupted: what was in {args.out} before is untouched.")
-        return 130
-    except InputError as error:
-        complain(f"get_data.py: {error}")
-        return 2
-    except OSError as error:
-        complain(f"get_data.py: {error.filename or args.out}: {error.strerror}: make room or check permissions.")
-        return 2
-    return 0
+    with redirect_stdout(None if args.quiet else sys.stdout):
+        return guarded("get_data.py", lambda: run(args.source, args.out, args.valid_day, args.min_count), args.out)
 
 
 if __name__ == "__main__":

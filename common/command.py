@@ -1,10 +1,14 @@
 """The command line: settings become flags, a wrong flag names the nearest right one, a mistake is one sentence."""
 import argparse
+import errno
+import os
 import sys
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 
+from common import memory
 from common.pickles import InputError
+from common.progress import complain
 
 
 def setting(default, help):
@@ -88,10 +92,34 @@ def numbers(text, kind=int):
         raise InputError(f"{text!r} is no list of numbers such as 64,32: mend the flag.") from None
 
 
-def main(run):
+def guarded(program, run, out):
+    """Call `run`, which writes to `out`: the exit code, 0, 2 after a mistake or where there is no room, 130 after Ctrl-C.
+
+    What went wrong is one sentence on stderr.
+    """
+    try:
+        run()
+    except KeyboardInterrupt:
+        complain(f"{program}: interrupted: what was in {out} before is untouched.")
+        return 130
+    except (InputError, OSError, MemoryError) as error:
+        complain(f"{program}: {sentence(error, out)}")
+        return 2
+    return 0
+
+
+def main(run, out="user_data"):
     """Call `run` and return what it does; a user's mistake is one sentence on stderr and exit code 2."""
     try:
         return run()
-    except InputError as error:
-        print(error, file=sys.stderr)
+    except (InputError, OSError, MemoryError) as error:
+        complain(sentence(error, out))
         sys.exit(2)
+
+
+def sentence(error, out):
+    """What an InputError, an OSError or a MemoryError of a run that writes to `out` says to the user."""
+    if isinstance(error, OSError):
+        why = os.strerror(error.errno or errno.ENOSPC)  # NumPy gives no number where it could not write everything
+        return f"{error.filename or out}: {why}: make room or check permissions."
+    return memory.ran_out() if isinstance(error, MemoryError) else str(error)

@@ -17,13 +17,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common import command, plots, results, saved, submission
+from common import command, memory, plots, results, saved, submission
 from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
 from common.command import changed, hyperparameters, numbers
 from common.pickles import InputError, load, read
 from common.scoring import score, weighted, yardsticks
 from common.training import Stopped, constant_rate, cross_entropy, fit
 
+MEMORY, MEMORY_A_BYTE, RESERVED = 3.5e8, 2.5, 1.2e9  # bytes of a run, beside 2.5 a byte of pickles; addresses reserved beyond
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -48,6 +49,8 @@ def run(build, settings, multi_task=True, loss=cross_entropy, schedule=constant_
 
 def train_and_compare(build, settings, model, folder, multi_task, loss, schedule, gates):
     """The runs and all that is printed and written of them; returns the target's validation AUC of each run."""
+    size = sum(path.stat().st_size for path in folder.glob("*.pkl") if not path.name.startswith("test"))
+    memory.require(MEMORY + MEMORY_A_BYTE * size, RESERVED, f"training on {folder}")
     data, flags = load(folder), changed(settings)  # before the features that this data lacks are left out
     groups_of_tasks = choose(data, settings, multi_task)
     tasks = [task for group in groups_of_tasks for task in group]
@@ -206,8 +209,12 @@ def use(settings, path):
 
 def main(build, settings_class, description, argv=None, **options):
     """The command line of a script: returns what `run` returns; a user's mistake is one sentence on stderr and exit code 2."""
+    settings = command.parse(settings_class, description, argv)
     try:
-        return command.main(lambda: run(build, command.parse(settings_class, description, argv), **options))
+        return command.main(lambda: run(build, settings, **options), settings.user_data)
+    except tf.errors.ResourceExhaustedError:
+        print(memory.ran_out(), file=sys.stderr)
+        sys.exit(2)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(130)

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -60,14 +61,26 @@ def write_all(folder, objects):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     remove_left_behind(folder)
-    with tempfile.TemporaryDirectory(prefix=f".writing-{os.getpid()}-", dir=folder) as beside:
+    with tempfile.TemporaryDirectory(prefix=f".writing-{os.getpid()}-", dir=folder) as aside:
         for name, content in objects.items():
-            with open(Path(beside, name), "wb") as file:
+            with open(Path(aside, name), "wb") as file:
                 pickle.dump(content, file, protocol=5)
                 file.flush()
                 os.fsync(file.fileno())
         for name in objects:
-            os.replace(Path(beside, name), folder / name)
+            os.replace(Path(aside, name), folder / name)
+
+
+@contextmanager
+def beside(path):
+    """A path next to `path` to write a file or a folder to: in the end it takes the place of `path`, or is removed if that failed."""
+    path = Path(path)
+    place = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    try:
+        yield place
+        os.replace(place, path)
+    finally:
+        shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
 
 
 def remove_left_behind(folder):

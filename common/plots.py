@@ -3,12 +3,11 @@
 Told apart by markers and line styles first, and by the colours of Okabe and Ito, so that they can be read in grey.
 matplotlib is imported inside the functions, being slow, and used without pyplot, which would look for a screen.
 """
-import os
 import textwrap
-from pathlib import Path
 
 import numpy as np
 
+from common.pickles import beside
 from common.results import SCORES, ranked, there, values
 
 INK, BLUE, RED, GREY = "#000000", "#0072B2", "#D55E00", "#666666"
@@ -215,10 +214,5 @@ def _figure():
 
 
 def _write(figure, path):
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(beside, format="png", dpi=DPI)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with beside(path) as place:
+        figure.savefig(place, format="png", dpi=DPI)

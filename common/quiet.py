@@ -2,8 +2,14 @@
 import os
 import sys
 
+from common import memory
+from common.command import main
+
+IMPORTED, RESERVED = 7e8, 1.1e9  # bytes that TensorFlow takes when it is imported, and addresses that it reserves beyond
+
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what C++ logs once it heeds the variable; before that, to file 2:
+main(lambda: memory.require(IMPORTED, RESERVED, "TensorFlow"))
 sys.stderr.flush()
 _stderr = os.dup(2)
 _nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -6,6 +6,8 @@ import re
 import reprlib
 import zipfile
 import zlib
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +66,17 @@ class Source:
         """Bytes of the file, unpacked."""
         return self.members[name].file_size if self.zip else (self.path / name).stat().st_size
 
+    def line(self, name, row):
+        """"FILE, line N" of a row of a CSV, counted from 0 and without the header: blank lines are lines, but no rows."""
+        with self.open(name) as file:
+            lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", "replace", newline=""))
+            try:
+                filled = (lines.line_num for fields in lines if len(fields) > 1 or any(map(str.strip, fields)))
+                number = next(islice(filled, row + 1, None), row + 2)
+            except csv.Error:  # a field of 128 KiB, say
+                number = row + 2
+        return f"{self.path / name}, line {number}"
+
     def note(self):
         """What the maker of a converted or synthetic data set left beside it."""
         if not self.has("source.json"):
@@ -116,7 +129,7 @@ def read_columns(source, name, columns, optional=(), text=(), real=()):
             table = pd.read_csv(file, dtype=str, **options)
         for column in columns:
             if column not in text:
-                table[column] = _numbers(table[column], place, column)
+                table[column] = _numbers(table[column], partial(source.line, name), column)
     if not len(table):
         raise InputError(f"{place} has no rows: get the file again.")
     return {column: table[column].fillna("").tolist() if column in text else table[column].to_numpy(kinds[column]) for column in columns}
@@ -173,7 +186,7 @@ def _refuse_long_rows(source, name, width):
             raise InputError(f"{source.path / name}, line {rows.line_num} cannot be parsed ({error}): get the file again.") from None
 
 
-def _numbers(strings, place, column):
+def _numbers(strings, line, column):
     """The numbers of a column of strings such as 5, 5.0 or, where that is allowed, nothing: NaN, or MISSING for an id."""
     import pandas as pd
 
@@ -185,13 +198,13 @@ def _numbers(strings, place, column):
     if wrong.any():
         row = int(np.argmax(wrong))
         given = "nothing" if empty[row] else reprlib.repr(strings.iloc[row])
-        raise InputError(f"{place}, line {row + 2}, column {column}: {given} is not a {'whole ' * whole}number: mend or remove the line.")
+        raise InputError(f"{line(row)}, column {column}: {given} is not a {'whole ' * whole}number: mend or remove the line.")
     return np.where(empty, MISSING, numbers).clip(-(2.0**62), 2.0**62).astype(np.int64) if whole else numbers
 
 
-def check_range(values, low, high, place, column):
-    """Raise InputError where a value of the column lies outside low..high."""
+def check_range(values, low, high, line, column):
+    """Raise InputError where a value of the column lies outside low..high; line(row) names the place of a row."""
     wrong = (values < low) | (values > high)
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise InputError(f"{place}, line {row + 2}, column {column}: {values[row]} is not in {low}..{high}: mend or remove the line.")
+        raise InputError(f"{line(row)}, column {column}: {values[row]} is not in {low}..{high}: mend or remove the line.")

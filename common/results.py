@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.pickles import InputError
+from common.pickles import InputError, beside
 from common.scoring import weighted
 
 NAME = "results.csv"
@@ -31,14 +31,12 @@ def add(folder, row):
     with _locked(folder):
         header, rows = _load(folder)
         rows.append({column: "" if value != value else value for column, value in row.items()})
-        beside = folder / f".{NAME}.writing"
-        with open(beside, "w", newline="", encoding="utf-8") as file:
+        with beside(folder / NAME) as place, open(place, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys([*header, *row])), restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, folder / NAME)
 
 
 def read(folder, fingerprint):

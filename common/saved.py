@@ -4,7 +4,6 @@
 and gives {task: probability (batch,)} for the day after the last labelled one. To load it elsewhere in Python, import
 its script first (`import mmoe`), which makes the layers known to Keras. A SavedModel needs no code at all.
 """
-import os
 from pathlib import Path
 
 import common.quiet  # noqa: F401 -- first
@@ -13,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.embedding import FeatureEmbedding
-from common.pickles import FIRST, OTHER, InputError, read
+from common.pickles import FIRST, OTHER, InputError, beside, read
 from common.reading import Source, read_columns
 
 BATCH = 16384
@@ -76,9 +75,8 @@ def whole_model(data, features, fitted):
 
 def save(path, model):
     """Write `model` to `path`, a .keras file, beside its place first."""
-    beside = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    model.save(beside)
-    os.replace(beside, path)
+    with beside(path) as place:
+        model.save(place)
 
 
 def load(path):
@@ -104,11 +102,10 @@ def predict(path, csv, out):
     model, csv, out = load(path), Path(csv), Path(out)
     floats = [tensor.name for tensor in model.inputs if "float" in str(tensor.dtype)]
     rows = read_columns(Source(csv.parent), csv.name, [tensor.name for tensor in model.inputs], real=floats)
-    beside = out.with_name(f".writing-{os.getpid()}-{out.name}")
     order = [column for column in pd.read_csv(csv, nrows=0).columns if column in rows]  # as the CSV has them
     found = {column: rows[column] for column in order} | probabilities(model, rows)
-    pd.DataFrame(found).to_csv(beside, index=False, float_format="%.6f", lineterminator="\n")
-    os.replace(beside, out)
+    with beside(out) as place:
+        pd.DataFrame(found).to_csv(place, index=False, float_format="%.6f", lineterminator="\n")
     return len(next(iter(rows.values())))
 
 
@@ -116,8 +113,7 @@ def export(path, folder):
     """Write the model in `path` as a SavedModel in the next version of `folder` (FOLDER/1, FOLDER/2, ...); returns its path."""
     model, folder = load(path), Path(folder)
     taken = [int(one.name) for one in folder.glob("*") if one.name.isdigit()]
-    place = folder / str(max(taken, default=0) + 1)
-    beside = folder / f".writing-{os.getpid()}"
-    model.export(beside, verbose=False)
-    os.replace(beside, place)
-    return place
+    version = folder / str(max(taken, default=0) + 1)
+    with beside(version) as place:
+        model.export(place, verbose=False)
+    return version

@@ -6,7 +6,6 @@ Checks that SUBMISSION has a row for each row of TEST (`userid,feedid,device`), 
 LABELS (`userid,feedid` and the actions, in the same order) it prints the official score: the mean of the tasks' uAUC,
 weighted 4, 3, 2, 1, and 1 each for favorite, comment and follow where the submission has the final round's seven tasks.
 """
-import os
 import re
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
 from common.command import Parser, main as command
-from common.pickles import InputError
+from common.pickles import InputError, beside
 from common.reading import Source, read_columns
 from common.scoring import uauc, weighted
 
@@ -28,9 +27,8 @@ def write(path, userid, feedid, probabilities):
 
     tasks = [task for task in FINAL_ROUND_WEIGHTS if task in probabilities]
     frame = pd.DataFrame({"userid": userid, "feedid": feedid, **{task: probabilities[task] for task in tasks}})
-    beside = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    frame.to_csv(beside, index=False, float_format="%.6f", lineterminator="\n")
-    os.replace(beside, path)
+    with beside(path) as place:
+        frame.to_csv(place, index=False, float_format="%.6f", lineterminator="\n")
 
 
 def check(submission, test):

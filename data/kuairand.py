@@ -39,7 +39,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.columns import ACTIONS, FEED_INFO, USER_ACTION
-from common.command import Parser
+from common.command import Parser, guarded
 from common.pickles import InputError
 
 LOGS = ("log_standard_4_08_to_4_21_pure.csv", "log_standard_4_22_to_5_08_pure.csv")
@@ -155,19 +155,8 @@ def main(argv=None):
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the CSVs in the WeChat layout")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)
-    try:
-        with redirect_stdout(None if args.quiet else sys.stdout):
-            convert(args.source, args.out)
-    except KeyboardInterrupt:
-        print(f"kuairand.py: interrupted: what was in {args.out} before is untouched.", file=sys.stderr)
-        return 130
-    except InputError as error:
-        print(f"kuairand.py: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"kuairand.py: {error.filename or args.out}: {error.strerror}: give another OUT or make room.", file=sys.stderr)
-        return 2
-    return 0
+    with redirect_stdout(None if args.quiet else sys.stdout):
+        return guarded("kuairand.py", lambda: convert(args.source, args.out), args.out)
 
 
 if __name__ == "__main__":

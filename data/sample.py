@@ -34,8 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from common.columns import ACTIONS, FEED_EMBEDDINGS, FEED_INFO, TEST, USER_ACTION  # noqa: E402
-from common.command import Parser  # noqa: E402
-from common.progress import bar, complain  # noqa: E402
+from common.command import Parser, guarded  # noqa: E402
+from common.progress import bar  # noqa: E402
 
 # Sizes at scale 1, from the published statistics.
 N_USERS, N_TEST_USERS = 20_000, 9_757
@@ -565,13 +565,8 @@ def main(argv=None):
         parser.error(f"{args.out} is a file; name a folder to write into")
     if (Path(args.out) / "user_action.csv").exists() and not is_synthetic(args.out):
         parser.error(f"{args.out} holds a user_action.csv that is not synthetic; name another folder, so that it is not lost")
-    try:
-        with redirect_stdout(None if args.quiet else sys.stdout):
-            generate(args.out, args.scale, args.seed)
-    except KeyboardInterrupt:
-        complain(f"sample.py: interrupted: what was in {args.out} before is untouched.")
-        return 130
-    return 0
+    with redirect_stdout(None if args.quiet else sys.stdout):
+        return guarded("sample.py", lambda: generate(args.out, args.scale, args.seed), args.out)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def test_a_list_that_is_written_is_read_again(lists, space, trailing):
         return space + str(value) + ("" if weight is None else f" {weight}") + space
 
     strings = [";".join(item(*one) for one in row) + ";" * trailing for row in lists]
-    values, lengths = get_data.parse_list(strings, "feed_info.csv", "tags")
+    values, lengths = get_data.parse_list(strings, lambda row: f"feed_info.csv, line {row + 2}", "tags")
     kept = [[value for value, weight in row if weight is None or float(str(weight)) >= get_data.MIN_WEIGHT] for row in lists]
     assert lengths.tolist() == [len(row) for row in kept]
     assert values.tolist() == [value for row in kept for value in row]
@@ -65,7 +65,7 @@ def test_a_list_that_is_written_is_read_again(lists, space, trailing):
 @given(st.lists(st.text(alphabet=st.sampled_from("0123456789;. -+eEnaif\x00一\t\""))))
 def test_any_text_is_a_list_or_is_refused(strings):
     try:
-        values, lengths = get_data.parse_list(strings, "feed_info.csv", "tags")
+        values, lengths = get_data.parse_list(strings, lambda row: f"feed_info.csv, line {row + 2}", "tags")
     except InputError as error:
         assert "feed_info.csv, line " in str(error) and "\n" not in str(error)
     else:

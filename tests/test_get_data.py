@@ -336,6 +336,10 @@ WRONG |= {
     "huge list item": ("feed_info.csv", FEED_INFO.replace("1;2;1", "1;99999999999999999999"), "'99999999999999999999' is no id"),
     "list item 1_0": ("feed_info.csv", FEED_INFO.replace("1;2;1", "1_0"), "'1_0' is no id"),
     "note": ("source.json", "[]", "source.json is damaged"),
+    "after blank lines": ("user_action.csv", USER_ACTION.replace("5,100,2", "\n  \n\n5,100,2").replace("9,102,2", "9,102,0"), "line 9, column date_: 0"),
+    "text after blank lines": ("user_action.csv", USER_ACTION.replace("5,100,2", "\n\n5,100,2").replace("9,102", "nine,102"), "line 8, column userid"),
+    "list after a blank line": ("feed_info.csv", FEED_INFO.replace("1;2;1", "1;two").replace("\n103", "\n\n103"), "line 4, column manual_tag_list"),
+    "after a line break in quotes": ("feed_info.csv", FEED_INFO.replace("1 2,", '"1\n2",') + "100,7,20,,,,,,,,,,,,\n", "line 7: feed 100 is listed"),
 }
 
 
@@ -456,6 +460,18 @@ def test_bytes_that_are_no_text_are_read_as_such(source):
     (source / "feed_info.csv").write_bytes(b"\xef\xbb\xbffeedid,manual_tag_list\n100,\xff\n")
     columns = read_columns(Source(source), "feed_info.csv", ["feedid", "manual_tag_list"], text=["manual_tag_list"])
     assert columns["feedid"].tolist() == [100] and columns["manual_tag_list"] == ["\ufffd"]
+
+
+def test_text_in_gbk_and_thousands_of_spaces_change_nothing(source, encode):
+    wanted = load(encode(source, out="a")).meta["stamp"]
+    text = FEED_INFO.replace("1 2,", "一二 三," + " " * 5000 + "x")
+    (source / "feed_info.csv").write_bytes(text.encode("gbk"))
+    assert load(encode(source, out="b")).meta["stamp"] == wanted
+
+
+def test_one_feed_with_an_embedding_is_as_none(source, encode):
+    (source / "feed_embeddings.csv").write_text("\n".join(EMBEDDINGS.splitlines()[:2]) + "\n")
+    assert load(encode(source)).tables["feed"]["feed_embedding"].shape[1] == 0
 
 
 # ---- as a user runs it

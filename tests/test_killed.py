@@ -10,7 +10,6 @@ import sys
 import time
 
 import keras
-import pytest
 from conftest import ROOT, script
 
 import deepfm  # noqa: F401 -- its layers

@@ -1,11 +1,12 @@
 """The loader takes arrays and plain containers, refuses all else, and a write leaves whole files."""
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 
-from common.pickles import InputError, read, write_all
+from common.pickles import InputError, load, read, write_all
 
 
 class Exploit:
@@ -57,3 +58,12 @@ def test_what_was_there_stays_when_writing_fails(tmp_path):
         write_all(tmp_path, {"a.pkl": 3, "b.pkl": lambda: "cannot be pickled"})
     assert (read(tmp_path / "a.pkl"), read(tmp_path / "b.pkl")) == (1, 2)
     assert sorted(os.listdir(tmp_path)) == ["a.pkl", "b.pkl"]
+
+
+def test_pickles_of_another_version_are_refused(tiny_pickles, tmp_path):
+    shutil.copytree(tiny_pickles, tmp_path / "old")
+    meta = read(tmp_path / "old" / "meta.pkl")
+    for other in (meta | {"version": 1}, {name: value for name, value in meta.items() if name != "version"}, []):
+        write_all(tmp_path / "old", {"meta.pkl": other})
+        with pytest.raises(InputError, match="meta.pkl is of another version: run `python get_data.py` again"):
+            load(tmp_path / "old")

@@ -130,14 +130,16 @@ def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles, tmp_path
 
 
 @pytest.mark.parametrize("name", ["deepfm.py", "ple.py"])
-def test_same_seed_same_output_and_other_seed_another(name, tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles, "--epochs", 2, "--batch-size", 64, "--seed")
-    first, again, other = (
-        [line for line in script(name, *flags, seed, cwd=tmp_path).stdout.splitlines() if "AUC: " in line or line.startswith("epoch")]
-        for seed in (4, 4, 5)
-    )
-    strip = lambda lines: re.sub(r"[\d,]+ rows/s", "", "\n".join(lines))
-    assert len(first) == 3 and strip(first) == strip(again) != strip(other)
+def test_same_seed_same_bytes_of_predictions_and_other_seed_another(name, tiny, tiny_pickles, tmp_path):
+    found = []
+    for seed in (4, 4, 5):
+        flags = ("--user-data", tiny_pickles, "--epochs", 2, "--batch-size", 64, "--seed", seed)
+        run = script(name, *flags, cwd=tmp_path)
+        lines = [line for line in run.stdout.splitlines() if "AUC: " in line or line.startswith("epoch")]
+        script(name, *flags[:2], "--predict", tiny / "test_a.csv", "--out", "scores.csv", cwd=tmp_path)
+        assert len(lines) == 3
+        found.append((re.sub(r"[\d,]+ rows/s", "", "\n".join(lines)), (tmp_path / "scores.csv").read_bytes()))
+    assert found[0] == found[1] and found[0][0] != found[2][0] and found[0][1] != found[2][1]
 
 
 def test_several_runs_take_the_next_seeds_and_print_their_spread(tiny_pickles, tmp_path):
@@ -170,6 +172,26 @@ def test_any_batch_size_trains(batch_size, tiny_pickles, tmp_path):
         few = {name: column if name == "stamp" else column[:400] for name, column in rows.items()}
         write_all(folder, {f"{split}.pkl": few})
     script("mmoe.py", "--user-data", folder, "--batch-size", batch_size, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("rate", [1e-6, 1])
+def test_learning_rates_from_tiny_to_huge_train(rate, tiny_pickles, tmp_path):
+    run = script("FocalLoss.py", "--user-data", tiny_pickles, "--learning-rate", rate, cwd=tmp_path)
+    assert 0.3 < last_auc(run) < 1
+
+
+def test_a_task_without_positives_on_the_validation_day_is_not_available(tiny_pickles, tmp_path):
+    folder = tmp_path / "pickles"
+    shutil.copytree(tiny_pickles, folder, ignore=shutil.ignore_patterns("results.csv", "*.png", "*.keras", "*_submission_*"))
+    valid = read(folder / "valid.pkl")
+    valid["read_comment"] = np.zeros_like(valid["read_comment"])
+    write_all(folder, {"valid.pkl": valid})
+    run = script("mmoe.py", "--user-data", folder, "--runs", 2, cwd=tmp_path)
+    *_, target, last = run.stdout.splitlines()[-2:]
+    assert last == "read_comment validation AUC: n/a (2 runs)" and not run.stderr
+    assert "read_comment auc nan" in run.stdout and "nan" not in run.stdout.split("validation day")[-1]
+    assert np.isnan(pd.read_csv(folder / "results.csv")[["auc_read_comment", "uauc_read_comment", "weighted_uauc"]].to_numpy()).all()
+    assert {"mmoe.png", "comparison.png", "mmoe.keras", "mmoe_submission_a.csv"} <= {path.name for path in folder.iterdir()}
 
 
 def test_target_is_another_task(tiny_pickles, tmp_path):
