@@ -21,7 +21,7 @@ from common import command, memory, plots, results, saved, submission
 from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
 from common.command import changed, hyperparameters, numbers
 from common.pickles import InputError, load, read
-from common.scoring import score, weighted, yardsticks
+from common.scoring import mean_and_spread, score, weighted, yardsticks
 from common.training import Stopped, constant_rate, cross_entropy, fit
 
 MEMORY, MEMORY_A_BYTE, RESERVED = 3.5e8, 2.5, 1.2e9  # bytes of a run, beside 2.5 a byte of pickles; addresses reserved beyond
@@ -43,7 +43,7 @@ def run(build, settings, multi_task=True, loss=cross_entropy, schedule=constant_
     with redirect_stdout(None) if settings.quiet else nullcontext():
         found = train_and_compare(build, settings, model, folder, multi_task, loss, schedule, gates)
     several = f" ({len(found)} runs)" if len(found) > 1 else ""
-    print(f"{settings.target} validation AUC: {results.mean_and_spread(found)}{several}")
+    print(f"{settings.target} validation AUC: {mean_and_spread(found)}{several}")
     return float(np.mean(found))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from common.pickles import InputError, beside
-from common.scoring import weighted
+from common.scoring import mean_and_spread, weighted
 
 NAME = "results.csv"
 SCORES = {"auc": "AUC", "uauc": "uAUC", "logloss": "log loss"}  # a column is named SCORE_TASK
@@ -142,13 +142,6 @@ def together(models, marks):
 def there(models, marks, tasks, key):
     """Whether any of them has this score; without a grouping column, none has a uAUC."""
     return any(np.isfinite(values(runs, task, key)).any() for runs in together(models, marks).values() for task in tasks)
-
-
-def mean_and_spread(values):
-    """ "0.9260", of several "0.9260 +- 0.0004" (sample standard deviation), "n/a" where there is no such score."""
-    if np.isnan(values).any():
-        return "n/a"
-    return f"{np.mean(values):.4f}" + (f" +- {np.std(values, ddof=1):.4f}" if len(values) > 1 else "")
 
 
 # ---- the comparison

@@ -54,6 +54,13 @@ def score(labels, logits, groups=None):
     return scores
 
 
+def mean_and_spread(values):
+    """ "0.9260", of several "0.9260 +- 0.0004" (sample standard deviation), "n/a" where there is no such score."""
+    if np.isnan(values).any():
+        return "n/a"
+    return f"{np.mean(values):.4f}" + (f" +- {np.std(values, ddof=1):.4f}" if len(values) > 1 else "")
+
+
 def yardsticks(data, tasks):
     """{name: {task: logits or None}} of what a model is held against: each row's user's smoothed past rate, and the oracle.
 

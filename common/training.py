@@ -16,7 +16,7 @@ from common.command import hyperparameters
 from common.optimizer import RowAdam
 from common.pickles import InputError, read, write_all
 from common.progress import bar
-from common.scoring import score
+from common.scoring import mean_and_spread, score
 
 STEPS_PER_CALL = 50  # steps between two returns from the graph to Python
 SCORING_BATCH = 16384
@@ -223,7 +223,7 @@ def fit(data, tasks, settings, build, loss, schedule, checkpoint, log):
                 scores = {task: score(data.valid[task], logits[task], groups) for task in tasks}
                 course.scores.append((course.epoch, scores))
                 log(course.epoch, {f"{task} {name}": value for task in tasks for name, value in scores[task].items()})
-                own = "  ".join(f"{name} {scores[shown][name]:.4f}" for name in ("auc", "uauc") if name in scores[shown])
+                own = "  ".join(f"{name} {mean_and_spread([scores[shown][name]])}" for name in ("auc", "uauc") if name in scores[shown])
                 loss_of_epoch = course.loss_of(course.epoch)
                 print(f"epoch {course.epoch}/{settings.epochs}  loss {loss_of_epoch:.5f}  {shown} {own}  {speed:,.0f} rows/s", flush=True)
             save_course(checkpoint, course, model, of)

@@ -20,7 +20,7 @@ def data():
     rng = np.random.default_rng(0)
     rows = {name: rng.integers(0, 5, 40).astype(np.int32) for name in ("a", "b", "c")}
     rows |= {name: rng.normal(size=40).astype(np.float32) for name in ("x", "y")}
-    rows |= {task: (np.arange(40) % (i + 2) == 0).astype(np.uint8) for i, task in enumerate(TASKS)}
+    rows |= {task: (np.arange(40) % (i + 3) == 0).astype(np.uint8) for i, task in enumerate(TASKS)}
     features = {name: {"kind": "id", "table": None, "vocabulary": name} for name in ("a", "b", "c")}
     features |= {name: {"kind": "dense", "table": None, "daily": False} for name in ("x", "y")}
     meta = {"features": features, "vocabularies": dict.fromkeys("abc", 5), "tasks": dict.fromkeys(TASKS, 1), "group": None}

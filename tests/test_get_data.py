@@ -119,6 +119,7 @@ def test_rare_ids_share_the_other_row_and_every_known_id_decodes_to_itself(sourc
     vocabularies, data = read(out / "vocabularies.pkl"), load(out)
     assert vocabularies["userid"].tolist() == [5, 9] and vocabularies["feedid"].tolist() == [100]
     assert vocabularies["tag"].tolist() == [1, 2, 9] and data.meta["vocabularies"]["tag"] == 3 + FIRST  # 9 by both lists
+    assert get_data.vocabulary(np.array([MISSING, 3, MISSING]), np.ones(3), 1).tolist() == [3]
     rng = np.random.default_rng(0)
     known = np.unique(rng.integers(0, 2**31 - 1, 1000))
     codes = get_data.encode(known, known)
@@ -133,6 +134,7 @@ def test_pca_is_fitted_on_training_feeds_and_keeps_their_distances(source, encod
     ratio = np.linalg.norm(reduced[1] - reduced[2]) / np.linalg.norm(reduced[1] - reduced[3])
     assert ratio == pytest.approx(np.linalg.norm(full[0] - full[1]) / np.linalg.norm(full[0] - full[2]), rel=1e-4)
     np.testing.assert_allclose(reduced[1:4].mean(axis=0), 0, atol=1e-5)  # the mean of the feeds seen in training
+    assert reduced[1:4, 0].std(ddof=1) == pytest.approx(1, rel=1e-4)
     assert not reduced[0].any() and reduced[4].any()  # 103 is projected, the unknown feed is not
 
 

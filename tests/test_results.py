@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from common import plots, results
+from common import plots, results, scoring
 from common.pickles import InputError
 
 TASKS = ["read_comment", "like"]
@@ -161,8 +161,8 @@ def test_equal_flags_with_other_defaults_are_not_mixed(tmp_path):
 
 
 def test_mean_and_spread():
-    assert results.mean_and_spread([0.5]) == "0.5000" and results.mean_and_spread([0.4, 0.6]) == "0.5000 +- 0.1414"
-    assert results.mean_and_spread([0.4, float("nan")]) == "n/a"
+    assert scoring.mean_and_spread([0.5]) == "0.5000" and scoring.mean_and_spread([0.4, 0.6]) == "0.5000 +- 0.1414"
+    assert scoring.mean_and_spread([0.4, float("nan")]) == "n/a"
 
 
 def test_the_best_is_on_top_and_the_run_just_made_is_marked(capsys):

@@ -40,6 +40,11 @@ def test_users_of_one_class_are_left_out_and_no_user_left_is_nan():
     assert np.isnan(scoring.auc(np.zeros(5), scores))
 
 
+def test_equal_scores_of_two_users_are_no_tie():
+    labels, scores, groups = np.array([0, 1, 0, 1]), np.array([1.0, 2, 2, 3]), np.array([0, 0, 1, 1])
+    assert scoring.uauc(labels, scores, groups) == 1.0
+
+
 def test_a_score_of_the_user_alone_has_a_uauc_of_one_half():
     rng = np.random.default_rng(0)
     groups, labels = rng.integers(0, 50, 2000), rng.random(2000) < 0.2

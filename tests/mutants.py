@@ -1,0 +1,84 @@
+"""Mutation testing of the formulas: each is changed a little, and a test must fail. Run by hand, about five minutes.
+
+    python tests/mutants.py [PART OF A FILE'S NAME]
+
+Prints a line a mutant and how many were killed; the exit code is the number of those that no test noticed.
+"""
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = shutil.ignore_patterns(".*", "user_data", "sample", "*.csv", "*.zip", "__pycache__")
+FORMULAS, HISTORY = "tests/test_formulas.py", "tests/test_get_data.py -k history\\ or\\ taste\\ or\\ rare\\ or\\ pca\\ or\\ every_feature"
+
+MUTANTS = {  # file: tests that must notice, then pairs of what stands there and what is put in its place
+    "deepfm.py": (FORMULAS, [
+        ("0.5 * ops.sum", "1.0 * ops.sum"), ("ops.square(total) - squares", "ops.square(total) + squares"), ("first + second + layers", "first + layers"),
+        ("ops.square(x), ops.square(self.v)", "ops.square(x), self.v"), ("first = first + ops.sum(w, axis=1)", "first = first"),
+        ("ops.sum(v, axis=1) + total", "ops.sum(v, axis=1)"), ("Constant(data.log_odds(task))", "Constant(0.0)"),
+    ]),
+    "FocalLoss.py": (FORMULAS, [
+        ("(2 * label - 1) * logit", "(1 - 2 * label) * logit"), ("alpha, 1 - alpha", "1 - alpha, alpha"), ("alpha >= 0 else 1.0", "alpha > 1 else 1.0"),
+        ("ops.exp(-gamma * ops.softplus(own))", "ops.exp(-gamma * ops.softplus(-own))"), ("exp(-gamma", "exp(gamma"), ("* ops.softplus(-own)", "* ops.softplus(own)"),
+        ("(1 + cos(", "(1 - cos("), ("/ length)) / 2", "/ length))"), ("return lowest + ", "return "), ("while epochs >= length", "while epochs > length"),
+    ]),
+    "mmoe.py": (FORMULAS, [
+        ('"softmax", use_bias', '"sigmoid", use_bias'), ("ops.expand_dims(gate, -1) * outputs", "outputs"), ('gated(x, shared, f"gate_{task}")', "shared[:, 0]"),
+        ('layers.Dense(n * dim, "relu"', "layers.Dense(n * dim, None"),
+    ]),
+    "ple.py": (FORMULAS, [
+        ("seen = {task: [own[task], shared] for", "seen = {task: [own[tasks[0]], shared] for"), ("[*own.values(), shared]", "[shared]"),
+        ("experts(inputs[task], n_own", "experts(inputs[SHARED], n_own"), ("gated(inputs[who], ops", "gated(inputs[SHARED], ops"), ('"softmax", use_bias', '"sigmoid", use_bias'),
+    ]),
+    "common/optimizer.py": ("tests/test_optimizer.py", [
+        ("tf.sqrt(1 - self.beta_2**step)", "1.0"), ("/ (1 - self.beta_1**step)", ""), ("tf.square(gradient)", "gradient"), ("(1 - self.beta_1) * gradient", "gradient"),
+        ("self.l2 * tf.gather", "2 * self.l2 * tf.gather"), ("scatter_sub", "scatter_add"), ("unsorted_segment_sum", "unsorted_segment_mean"),
+    ]),
+    "common/scoring.py": ("tests/test_scoring.py", [
+        ("(starts + ends + 1) / 2", "starts + 1"), ("positives * (positives + 1) / 2", "positives * positives / 2"), ("(positives > 0) & (negatives > 0)", "positives > 0"),
+        ("new_group | np.concatenate", "np.concatenate"), ("/ sum(weights.values())", ""), ("np.logaddexp(0.0, logits) - np.where", "np.logaddexp(0.0, logits) + np.where"),
+        ("np.lexsort((scores, groups))", "np.lexsort((groups, scores))"),
+    ]),
+    "get_data.py": (HISTORY, [
+        ("sum(axis=0, dtype=np.float64) + 0.5", "sum(axis=0, dtype=np.float64)"), ("positives + SMOOTHING * p", "positives"), ("(rows[:, None] + SMOOTHING)", "rows[:, None]"),
+        ("(positives + m) / (expected + m)", "(positives + m) / expected"), ("np.log(rate / p)", "np.log(rate)"), ("day == today - 1", "day == today"),
+        ("acted - rate * viewed", "acted"), ("np.sqrt(rate * (rows", "(rate * (rows"), (" * scale)", ")"), ("known != MISSING", "known != 0"),
+        ("total >= max(min_count", "total > max(min_count"), ("place + FIRST", "place"), ("of_author @ expected, SHRINKAGE", "of_author @ expected, 0"), ("np.log1p(rows) / 10", "np.log1p(rows)"),
+        ("np.sqrt(max(pca.explained_variance_[0], 1e-12))", "1"),
+    ]),
+    "common/training.py": ("tests/test_formulas.py tests/test_training.py -k formula\\ or\\ batch\\ or\\ seven\\ or\\ cross\\ or\\ gamma", [
+        ("(1 - 2 * label) * logit", "(2 * label - 1) * logit"), ("order[: -n_rows % batch_size]", "order[:0]"), ("w * tf.reduce_mean", "tf.reduce_mean"),
+    ]),
+}
+
+
+def killed(file, before, after, tests):
+    """Whether the tests fail with `after` in the place of `before`."""
+    text = (ROOT / file).read_text()
+    if before not in text:
+        raise SystemExit(f"{file} no longer holds {before!r}: mend MUTANTS.")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "project")
+        shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
+        (copy / file).write_text(text.replace(before, after))
+        words = tests.replace("\\ ", "\0").split(" ")
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(word.replace("\0", " ") for word in words)]
+        return subprocess.run(command, cwd=copy, capture_output=True).returncode == 1
+
+
+def main(part=""):
+    survived = n = 0
+    for file, (tests, pairs) in MUTANTS.items():
+        for before, after in pairs if part in file else ():
+            noticed = killed(file, before, after, tests)
+            n, survived = n + 1, survived + (not noticed)
+            print(f"{'killed  ' if noticed else 'SURVIVED'}  {file}: {before}  ->  {after or '(nothing)'}", flush=True)
+    print(f"{n - survived} of {n} mutants killed")
+    return survived
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
