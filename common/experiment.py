@@ -21,7 +21,7 @@ from common import command, memory, plots, results, saved, submission
 from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
 from common.command import changed, hyperparameters, numbers
 from common.pickles import InputError, load, read
-from common.scoring import mean_and_spread, score, weighted, yardsticks
+from common.scoring import mean_and_spread, score_tasks, weighted, yardsticks
 from common.training import Stopped, constant_rate, cross_entropy, fit
 
 MEMORY, MEMORY_A_BYTE, RESERVED = 3.5e8, 2.5, 1.2e9  # bytes of a run, beside 2.5 a byte of pickles; addresses reserved beyond
@@ -58,7 +58,9 @@ def train_and_compare(build, settings, model, folder, multi_task, loss, schedule
     results.check(folder)
     if settings.resume and not list((folder / ".checkpoints").glob(f"{model}-*.pkl")):
         raise InputError(f"--resume: there is no stopped run of {model} in {folder}: leave --resume out.")
-    kept, marks, checkpoints = [], scores_of(data, yardsticks(data, list(data.meta["tasks"])), data.meta["tasks"]), []
+    groups, held_against = data.valid.get(data.meta["group"]), yardsticks(data, list(data.meta["tasks"]))
+    marks = {name: score_tasks(data.valid, logits, groups) for name, logits in held_against.items()}
+    kept, checkpoints = [], []
     for seed in range(settings.seed, settings.seed + settings.runs):
         one, fitted = replace(settings, seed=seed), []
         for group in groups_of_tasks:
@@ -66,8 +68,7 @@ def train_and_compare(build, settings, model, folder, multi_task, loss, schedule
             checkpoints.append(folder / ".checkpoints" / f"{model}{part}-{seed}.pkl")
             log = tensorboard(folder / "tensorboard" / checkpoints[-1].stem) if settings.tensorboard else lambda *_: None
             fitted.append(fit(data, group, one, build, loss(one), schedule(one), checkpoints[-1], log))
-        logits = {task: values for part in fitted for task, values in part.logits.items()}
-        kept.append(scores_of(data, {model: logits}, tasks)[model])
+        kept.append({task: scores for part in fitted for task, scores in part.course.scores[-1][1].items()})
         results.add(folder, row_of(data, model, one, flags, tasks, kept[-1], fitted))
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
@@ -120,12 +121,6 @@ def headline(data):
     lacking = f"; without {', '.join(data.absent)}, which this data lacks" if data.absent else ""
     return (f"{data.meta['name']}{' (SYNTHETIC)' * data.meta['synthetic']}: {rows[0]:,} training rows, {rows[1]:,} validation rows "
             f"(day {data.meta['valid_day']}){lacking}")
-
-
-def scores_of(data, logits, tasks):
-    """{who: {task: scores}} of {who: {task: validation logits}}."""
-    groups = data.valid.get(data.meta["group"])
-    return {who: {task: score(data.valid[task], of[task], groups) for task in tasks} for who, of in logits.items()}
 
 
 def row_of(data, model, settings, flags, tasks, scores, fitted):

@@ -16,7 +16,7 @@ from common.command import hyperparameters
 from common.optimizer import RowAdam
 from common.pickles import InputError, read, write_all
 from common.progress import bar
-from common.scoring import mean_and_spread, score
+from common.scoring import mean_and_spread, score_tasks
 
 STEPS_PER_CALL = 50  # steps between two returns from the graph to Python
 SCORING_BATCH = 16384
@@ -165,11 +165,10 @@ def load_course(path, model, of):
 
 @dataclass
 class Fitted:
-    """A trained model: the Recommender, its Course, {task: validation logits (rows,)}."""
+    """A trained model: the Recommender and its Course."""
 
     model: Recommender
     course: Course
-    logits: dict
 
 
 def train_epoch(model, train, course, rng, settings, schedule, stop, log):
@@ -214,13 +213,11 @@ def fit(data, tasks, settings, build, loss, schedule, checkpoint, log):
         rng.bit_generator.state = json.loads(course.random)
     train, groups = {name: tf.constant(data.train[name]) for name in (*model.columns, *tasks)}, data.valid.get(data.meta["group"])
     shown = settings.target if settings.target in tasks else tasks[0]
-    logits = None
     with StopSignal() as stop:
         while course.epoch < settings.epochs:
             speed = train_epoch(model, train, course, rng, settings, schedule, stop, log)
             if not course.step:
-                logits = model.predict(data.valid)
-                scores = {task: score(data.valid[task], logits[task], groups) for task in tasks}
+                scores = score_tasks(data.valid, model.predict(data.valid), groups)
                 course.scores.append((course.epoch, scores))
                 log(course.epoch, {f"{task} {name}": value for task in tasks for name, value in scores[task].items()})
                 own = "  ".join(f"{name} {mean_and_spread([scores[shown][name]])}" for name in ("auc", "uauc") if name in scores[shown])
@@ -230,4 +227,4 @@ def fit(data, tasks, settings, build, loss, schedule, checkpoint, log):
             if stop.asked:
                 where = f"step {course.step} of epoch {course.epoch + 1}" if course.step else f"epoch {course.epoch}"
                 raise Stopped(f"stopped after {where}: the same command with --resume goes on from there.")
-    return Fitted(model, course, model.predict(data.valid) if logits is None else logits)
+    return Fitted(model, course)
