@@ -6,7 +6,7 @@ The network is the one of deepfm.py; `--gamma 0 --cycles ""` with the same epoch
 """
 from dataclasses import dataclass
 from itertools import chain, repeat
-from math import cos, pi
+from math import cos, log, pi
 
 from common.command import numbers, setting
 from common.experiment import main as run  # before keras: it quiets TensorFlow's start-up
@@ -21,6 +21,7 @@ class Settings(deepfm.Settings):
     epochs: int = setting(2, "passes over the training rows")
     cycles: str = setting("1,1", 'lengths of the annealing cycles in epochs, such as 1,2,2; "" for no annealing')
     lowest_rate: float = setting(0.0, "learning rate at the end of a cycle")
+    raw_scores: bool = setting(False, "leave the scores as focal loss makes them, without mapping them back to probabilities")
 
 
 def focal_loss(label, logit, gamma, alpha):
@@ -31,6 +32,17 @@ def focal_loss(label, logit, gamma, alpha):
     own = (2 * label - 1) * logit  # logit of the row's own class: p_t = sigmoid(own)
     weight = ops.where(label > 0, alpha, 1 - alpha) if alpha >= 0 else 1.0
     return weight * ops.exp(-gamma * ops.softplus(own)) * ops.softplus(-own)
+
+
+def unfocused(logit, gamma, alpha):
+    """The logit of the probability that a focal logit means: focal loss is least there if the row's chance is just that.
+
+    With q = sigmoid(logit) the chance p solves alpha p phi(q) = (1 - alpha) (1 - p) phi(1 - q), phi being minus the slope of
+    (1 - q)^gamma log q (Charoenphakdee et al., CVPR 2021, theorem 11). It rises with q, so that no ranking changes. Any shape.
+    """
+    z = ops.clip(logit, -50, 50)  # beyond, log1p below is at its limit
+    p = (gamma + 1) * logit + ops.log1p(gamma * ops.softplus(z) * ops.exp(-z)) - ops.log1p(gamma * ops.softplus(-z) * ops.exp(z))
+    return p + log((1 - alpha) / alpha) if 0 < alpha < 1 else p
 
 
 def annealed(epochs, cycles, highest, lowest):
@@ -50,6 +62,10 @@ def loss(settings):
     return lambda label, logit: focal_loss(label, logit, settings.gamma, settings.alpha)
 
 
+def link(settings):
+    return (lambda logit: logit) if settings.raw_scores else lambda logit: unfocused(logit, settings.gamma, settings.alpha)
+
+
 def schedule(settings):
     cycles = numbers(settings.cycles)
     if not cycles:
@@ -58,7 +74,7 @@ def schedule(settings):
 
 
 def main(argv=None):
-    return run(deepfm.build, Settings, __doc__, argv, multi_task=False, loss=loss, schedule=schedule)
+    return run(deepfm.build, Settings, __doc__, argv, multi_task=False, loss=loss, link=link, schedule=schedule)
 
 
 if __name__ == "__main__":

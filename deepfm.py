@@ -27,6 +27,7 @@ class Settings(RunSettings):
     learning_rate: float = setting(0.001, "Adam's learning rate")
     batch_size: int = setting(1024, "rows a step")
     epochs: int = setting(1, "passes over the training rows")
+    keep_embeddings: bool = setting(False, "go on with the embeddings of the epoch before instead of new ones")
 
 
 @keras.saving.register_keras_serializable("multitask")

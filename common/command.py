@@ -81,7 +81,7 @@ def hyperparameters(settings):
 def changed(settings):
     """The hyperparameters that differ from their defaults, as on a command line: "--learning-rate 0.002"."""
     default = {one.name: one.default for one in fields(settings)}
-    return " ".join(f"{flag_of(name)} {value}" for name, value in hyperparameters(settings).items() if value != default[name])
+    return " ".join(flag_of(name) + ("" if value is True else f" {value}") for name, value in hyperparameters(settings).items() if value != default[name])
 
 
 def numbers(text, kind=int):

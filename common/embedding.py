@@ -19,11 +19,16 @@ class FeatureEmbedding(keras.layers.Layer):
         """spec: what `specify` makes; dim: length of a vector."""
         super().__init__(**kwargs)
         self.spec, self.dim = spec, dim
-        self.table = self.add_weight((spec["n_ids"], dim), keras.initializers.RandomNormal(stddev=0.01), name="table")
+        self.table = self.add_weight((spec["n_ids"], dim), self.initializer(), name="table")
         self.frozen = {
             name: self.add_weight(shape, "zeros", dtype=dtype, trainable=False, name=name)
             for name, (shape, dtype) in spec["frozen"].items()
         }
+
+    @staticmethod
+    def initializer(seed=None):
+        """What draws the embedding table."""
+        return keras.initializers.RandomNormal(stddev=0.01, seed=seed)
 
     @classmethod
     def of(cls, data, features, dim, latest=False):

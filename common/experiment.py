@@ -22,17 +22,18 @@ from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
 from common.command import changed, hyperparameters, numbers
 from common.pickles import InputError, load, read
 from common.scoring import mean_and_spread, score_tasks, weighted, yardsticks
-from common.training import Stopped, constant_rate, cross_entropy, fit
+from common.training import Stopped, constant_rate, cross_entropy, fit, own_logit
 
 MEMORY, MEMORY_A_BYTE, RESERVED = 3.5e8, 2.5, 1.2e9  # bytes of a run, beside 2.5 a byte of pickles; addresses reserved beyond
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run(build, settings, multi_task=True, loss=cross_entropy, schedule=constant_rate, gates=None):
+def run(build, settings, multi_task=True, loss=cross_entropy, link=own_logit, schedule=constant_rate, gates=None):
     """Train and score one model `settings.runs` times on the folder of pickles that the settings name.
 
     build(data, tasks, settings) -> (FeatureEmbedding, keras.Model from its symbols to {task: logits (batch, 1)}).
-    loss(settings) -> function (label (batch,), logit (batch,)) -> (batch,). schedule(settings) -> function (epochs done, a
+    loss(settings) -> function (label (batch,), logit (batch,)) -> (batch,). link(settings) -> function from what the network
+    gives to the logit of a probability. schedule(settings) -> function (epochs done, a
     float) -> learning rate. gates(tasks, settings) -> {name of a gate's layer: names of the experts that it weighs}.
     Writes to `user_data` the model, results.csv, the pictures and the submissions, prints the comparison and returns the mean
     validation AUC of the target. Raises InputError, Stopped.
@@ -41,13 +42,13 @@ def run(build, settings, multi_task=True, loss=cross_entropy, schedule=constant_
     if settings.predict or settings.export:
         return use(settings, folder / f"{model}.keras")
     with redirect_stdout(None) if settings.quiet else nullcontext():
-        found = train_and_compare(build, settings, model, folder, multi_task, loss, schedule, gates)
+        found = train_and_compare(build, settings, model, folder, multi_task, loss, link, schedule, gates)
     several = f" ({len(found)} runs)" if len(found) > 1 else ""
     print(f"{settings.target} validation AUC: {mean_and_spread(found)}{several}")
     return float(np.mean(found))
 
 
-def train_and_compare(build, settings, model, folder, multi_task, loss, schedule, gates):
+def train_and_compare(build, settings, model, folder, multi_task, loss, link, schedule, gates):
     """The runs and all that is printed and written of them; returns the target's validation AUC of each run."""
     size = sum(path.stat().st_size for path in folder.glob("*.pkl") if not path.name.startswith("test"))
     memory.require(MEMORY + MEMORY_A_BYTE * size, RESERVED, f"training on {folder}")
@@ -67,7 +68,7 @@ def train_and_compare(build, settings, model, folder, multi_task, loss, schedule
             part = f"-{group[0]}" if len(groups_of_tasks) > 1 else ""
             checkpoints.append(folder / ".checkpoints" / f"{model}{part}-{seed}.pkl")
             log = tensorboard(folder / "tensorboard" / checkpoints[-1].stem) if settings.tensorboard else lambda *_: None
-            fitted.append(fit(data, group, one, build, loss(one), schedule(one), checkpoints[-1], log))
+            fitted.append(fit(data, group, one, build, loss(one), link(one), schedule(one), checkpoints[-1], log))
         kept.append({task: scores for part in fitted for task, scores in part.course.scores[-1][1].items()})
         results.add(folder, row_of(data, model, one, flags, tasks, kept[-1], fitted))
     for checkpoint in checkpoints:
@@ -135,6 +136,7 @@ def row_of(data, model, settings, flags, tasks, scores, fitted):
         "synthetic": data.meta["synthetic"], "valid_day": data.meta["valid_day"], "model": model, "tasks": ",".join(tasks),
         "seed": settings.seed, "settings": json.dumps(hyperparameters(settings), sort_keys=True), "changed": flags,
         **{name: "" if np.isnan(value) else value for name, value in metrics.items()},
+        "auc_by_epoch": json.dumps({task: [round(scores[task]["auc"], 6) for _, scores in one.course.scores] for one in fitted for task in one.course.scores[0][1]}),
         "seconds": round(seconds, 2), "rows_per_second": round(rows / seconds),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6),
         "python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__,

@@ -69,7 +69,7 @@ def whole_model(data, features, fitted):
                 inputs[raw] = keras.Input(shape, dtype="float32" if dense else "int64", name=raw)
             columns[column] = inputs[raw] if dense or layer is None else layer(inputs[raw])
         for task, logit in network(list(embed(columns))).items():
-            outputs[task] = keras.ops.sigmoid(keras.ops.squeeze(logit, axis=-1))
+            outputs[task] = keras.ops.sigmoid(keras.ops.squeeze(one.model.link(logit), axis=-1))
     return keras.Model(inputs, outputs)
 
 

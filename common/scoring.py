@@ -2,6 +2,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 
@@ -46,13 +47,20 @@ def log_loss(labels, logits):
     return float(np.mean(np.logaddexp(0.0, logits) - np.where(np.asarray(labels) > 0, logits, 0.0)))
 
 
+def calibration(labels, logits):
+    """Mean predicted probability over the share of positives: 1 where as many are foretold as there are; nan without positives."""
+    actual = np.mean(np.asarray(labels) > 0)
+    return float(np.mean(expit(logits)) / actual) if actual else float("nan")
+
+
 def score(labels, logits, groups=None):
-    """{"auc", "uauc", "logloss"} of one task; uauc only with groups. logits: (rows,), taken in float64."""
+    """{"auc", "uauc", "logloss", "calibration"} of one task; uauc only with groups. logits: (rows,), taken in float64."""
     logits = np.asarray(logits, np.float64)
     scores = {"auc": auc(labels, logits)}
     if groups is not None:
         scores["uauc"] = uauc(labels, logits, groups)
     scores["logloss"] = log_loss(labels, logits)
+    scores["calibration"] = calibration(labels, logits)
     return scores
 
 

@@ -27,6 +27,11 @@ def cross_entropy(settings):
     return lambda label, logit: keras.ops.softplus((1 - 2 * label) * logit)
 
 
+def own_logit(settings):
+    """The link of a proper loss: what the network gives is the logit of the probability itself."""
+    return lambda logit: logit
+
+
 def constant_rate(settings):
     """The schedule that does not anneal: the same learning rate after any number of epochs."""
     return lambda epochs: settings.learning_rate
@@ -45,9 +50,12 @@ class Recommender:
     The lookup runs as plain TensorFlow, since it is sparse; the network, its loss, gradients and Adam are compiled by XLA.
     """
 
-    def __init__(self, embed, network, loss, task_weights, l2=0.0):
-        """loss: function (label, logit) -> loss of a row; task_weights: {task: its weight in the sum}; l2: of the embeddings."""
-        self.embed, self.network, self.loss, self.columns = embed, network, loss, embed.spec["inputs"]
+    def __init__(self, embed, network, loss, task_weights, l2=0.0, link=own_logit(None)):
+        """loss: function (label, logit) -> loss of a row; task_weights: {task: its weight in the sum}; l2: of the embeddings.
+
+        link: function from what the network gives to the logit of a probability.
+        """
+        self.embed, self.network, self.loss, self.link, self.columns = embed, network, loss, link, embed.spec["inputs"]
         self.task_weights, self.tasks = task_weights, list(task_weights)
         self.weights = network.trainable_variables
         self.adam = keras.optimizers.Adam()
@@ -84,7 +92,7 @@ class Recommender:
         return total / tf.cast(tf.shape(order)[0], tf.float32)
 
     def network_logits(self, vectors, dense):
-        return self.network([vectors, dense], training=False)
+        return {task: self.link(logit) for task, logit in self.network([vectors, dense], training=False).items()}
 
     def logits_of(self, batch):
         return self.network_logits(*self.embed(batch))
@@ -100,6 +108,18 @@ class Recommender:
             for task in self.tasks:
                 out[task][start : start + size] = logits[task][:, 0]
         return out
+
+    def renew_embeddings(self, seed):
+        """Draw the embedding table anew and forget its moments; the network stays as it is.
+
+        What lets a network overfit from its second epoch on is the embeddings of rare ids, which know the rows that they
+        have seen by heart, and a network that learned to believe them (Zhang et al., CIKM 2022). With new embeddings
+        each epoch sees its rows as if for the first time (multi-epoch learning, MEDA: Fan et al., 2023).
+        """
+        table, row_adam = self.row_adam.table, self.row_adam
+        table.assign(self.embed.initializer(seed)(table.shape))
+        for moments in (row_adam.mean, row_adam.square, row_adam.steps):
+            moments.assign(tf.zeros_like(moments))
 
     def variables(self):
         """All that a step changes, random states included."""
@@ -198,7 +218,7 @@ def train_epoch(model, train, course, rng, settings, schedule, stop, log):
     return speed
 
 
-def fit(data, tasks, settings, build, loss, schedule, checkpoint, log):
+def fit(data, tasks, settings, build, loss, link, schedule, checkpoint, log):
     """Train one model on the tasks with `settings.seed`, or go on from the file `checkpoint`: a Fitted.
 
     Prints a line an epoch. log(step, {name: value}): takes what TensorBoard shows. Raises Stopped.
@@ -206,7 +226,7 @@ def fit(data, tasks, settings, build, loss, schedule, checkpoint, log):
     keras.utils.set_random_seed(settings.seed)
     keras.backend.clear_session()
     embed, network = build(data, tasks, settings)
-    model = Recommender(embed, network, loss, {task: data.loss_weights[task] for task in tasks}, settings.embedding_l2)
+    model = Recommender(embed, network, loss, {task: data.loss_weights[task] for task in tasks}, settings.embedding_l2, link)
     of = json.dumps([data.fingerprint, settings.seed, list(tasks), hyperparameters(settings)], sort_keys=True)
     course, rng = settings.resume and load_course(checkpoint, model, of) or Course(), np.random.default_rng(settings.seed)
     if course.random:
@@ -215,6 +235,8 @@ def fit(data, tasks, settings, build, loss, schedule, checkpoint, log):
     shown = settings.target if settings.target in tasks else tasks[0]
     with StopSignal() as stop:
         while course.epoch < settings.epochs:
+            if course.epoch and not course.step and not settings.keep_embeddings:
+                model.renew_embeddings(int(rng.integers(1 << 31)))
             speed = train_epoch(model, train, course, rng, settings, schedule, stop, log)
             if not course.step:
                 scores = score_tasks(data.valid, model.predict(data.valid), groups)

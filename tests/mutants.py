@@ -24,6 +24,7 @@ MUTANTS = {  # file: tests that must notice, then pairs of what stands there and
         ("(2 * label - 1) * logit", "(1 - 2 * label) * logit"), ("alpha, 1 - alpha", "1 - alpha, alpha"), ("alpha >= 0 else 1.0", "alpha > 1 else 1.0"),
         ("ops.exp(-gamma * ops.softplus(own))", "ops.exp(-gamma * ops.softplus(-own))"), ("exp(-gamma", "exp(gamma"), ("* ops.softplus(-own)", "* ops.softplus(own)"),
         ("(1 + cos(", "(1 - cos("), ("/ length)) / 2", "/ length))"), ("return lowest + ", "return "), ("while epochs >= length", "while epochs > length"),
+        ("(gamma + 1) * logit", "gamma * logit"), ("log((1 - alpha) / alpha)", "0.0"), ("gamma * ops.softplus(z)", "ops.softplus(z)"),
     ]),
     "mmoe.py": (FORMULAS, [
         ('"softmax", use_bias', '"sigmoid", use_bias'), ("ops.expand_dims(gate, -1) * outputs", "outputs"), ('gated(x, shared, f"gate_{task}")', "shared[:, 0]"),

@@ -210,6 +210,20 @@ def test_focal_loss_of_gamma_0_without_alpha_is_binary_cross_entropy():
     np.testing.assert_allclose(FocalLoss.focal_loss(label, logit, 0.0, -1.0), wanted, rtol=1e-6, atol=1e-30)
 
 
+@pytest.mark.parametrize("gamma, alpha", [(0.0, -1.0), (0.5, -1.0), (2.0, -1.0), (2.0, 0.25), (5.0, 0.9)])
+def test_the_logit_of_least_focal_loss_is_mapped_to_the_probability(gamma, alpha):
+    """For each chance p a fine grid of logits is tried: the one of least expected focal loss must come out as p."""
+    logits = np.linspace(-12, 12, 24001)
+    q, weight = 1 / (1 + np.exp(-logits)), alpha if alpha >= 0 else 0.5
+    positive, negative = -weight * (1 - q) ** gamma * np.log(q), -(1 - weight) * q**gamma * np.log(1 - q)
+    for p in (0.001, 0.03, 0.3, 0.5, 0.8):
+        best = logits[np.argmin(p * positive + (1 - p) * negative)]
+        mapped = float(FocalLoss.unfocused(np.float64(best), gamma, alpha))
+        assert 1 / (1 + np.exp(-mapped)) == pytest.approx(p, rel=0.01)
+    ends = np.asarray(FocalLoss.unfocused(np.array([-90.0, -30.0, 0.0, 30.0, 90.0], np.float32), gamma, alpha))
+    assert np.isfinite(ends).all() and (np.diff(ends) > 0).all()
+
+
 def test_focal_loss_and_its_gradient_are_finite_at_large_logits():
     logit = tf.constant([-50.0, 50.0, -50.0, 50.0, -500.0, 500.0])
     label = tf.constant([1.0, 1.0, 0.0, 0.0, 1.0, 0.0])

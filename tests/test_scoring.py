@@ -66,3 +66,10 @@ def test_log_loss_is_in_float64_from_logits_and_survives_large_ones():
 def test_a_task_without_positives_scores_nan_not_an_error():
     scores = scoring.score(np.zeros(4, np.uint8), np.arange(4.0), np.zeros(4, int))
     assert np.isnan(scores["auc"]) and np.isnan(scores["uauc"]) and np.isfinite(scores["logloss"])
+
+
+def test_calibration_is_the_positives_foretold_over_those_that_came():
+    labels, logits = np.array([1, 0, 0, 0]), np.log(np.array([0.6, 0.2, 0.1, 0.1]) / (1 - np.array([0.6, 0.2, 0.1, 0.1])))
+    assert scoring.calibration(labels, logits) == pytest.approx(1.0)
+    assert scoring.calibration(labels, logits + 100) == pytest.approx(4.0)
+    assert np.isnan(scoring.calibration(np.zeros(4), logits))

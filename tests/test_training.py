@@ -1,4 +1,5 @@
 """The training run: batches, settings, and the four scripts as a user runs them."""
+import json
 import os
 import pickle
 import pty
@@ -156,6 +157,27 @@ def test_focal_loss_of_gamma_0_without_annealing_is_deepfm(tiny_pickles, tmp_pat
     strip = lambda text: [re.sub(r"[\d,]+ rows/s", "", line) for line in text.splitlines() if line.startswith("epoch")]
     assert len(strip(plain)) == 2 and strip(plain) == strip(focal)
     assert strip(script("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "2", cwd=tmp_path).stdout) != strip(plain)
+
+
+def test_focal_scores_are_mapped_to_probabilities_without_a_change_of_ranking(tiny_pickles, tmp_path):
+    folder = shutil.copytree(tiny_pickles, tmp_path / "data")
+    for flags in ((), ("--raw-scores",)):
+        script("FocalLoss.py", "--user-data", folder, "--gamma", 2, *flags, cwd=tmp_path)
+    mapped, raw = pd.read_csv(folder / "results.csv").tail(2).to_dict("records")
+    assert mapped["auc_read_comment"] == pytest.approx(raw["auc_read_comment"], abs=1e-4)
+    assert mapped["logloss_read_comment"] < raw["logloss_read_comment"]
+    assert abs(np.log(mapped["calibration_read_comment"])) < abs(np.log(raw["calibration_read_comment"]))
+
+
+def test_a_second_epoch_has_new_embeddings_and_does_not_learn_rows_by_heart(stand_in_pickles, tmp_path):
+    folder = shutil.copytree(stand_in_pickles, tmp_path / "data")
+    for flags in ((), ("--keep-embeddings",)):
+        script("mmoe.py", "--user-data", folder, "--epochs", 3, "--embedding-l2", 0, *flags, cwd=tmp_path)
+    kept = pd.read_csv(folder / "results.csv").tail(2)
+    anew, same = (np.mean(list(json.loads(curves).values()), axis=0) for curves in kept["auc_by_epoch"])  # AUC by epoch
+    assert anew.shape == (3,) and anew[0] == same[0]
+    assert anew[2] > anew[0] - 0.003 and anew[2] > same[2]
+    assert [json.loads(curves)["read_comment"][-1] for curves in kept["auc_by_epoch"]] == pytest.approx(list(kept["auc_read_comment"]), abs=1e-6)
 
 
 def test_two_and_three_own_experts_and_two_levels_run(tiny_pickles, tmp_path):
