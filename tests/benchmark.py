@@ -2,13 +2,14 @@
 
     python tests/benchmark.py encode SOURCE           get_data.py against only parsing what it uses
     python tests/benchmark.py training USER_DATA      rows per second, and AUC, against plain Keras and against DeepCTR 0.9.4
+    python tests/benchmark.py peers USER_DATA         DeepCTR's models and LightGBM on the same pickles, into results.csv there
     python tests/benchmark.py limit USER_DATA         what share of a step the arithmetic or the memory alone would take
     python tests/benchmark.py total SOURCE            get_data.py and the four scripts, from the CSVs to the AUCs
     python tests/benchmark.py start USER_DATA         from the command to the end of the first training step
     python tests/benchmark.py scoring USER_DATA       AUC, uAUC and log loss of all tasks of the validation day
 
 What is compared runs in turn, each time in a new process; a figure is the median. Every measurement goes to
-user_data/benchmark.csv with the machine and the versions. `training` makes an environment for DeepCTR in user_data/.deepctr.
+user_data/benchmark.csv with the machine and the versions. `training` and `peers` make an environment for DeepCTR and LightGBM in user_data/.peers.
 """
 import argparse
 import csv
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 OUT = ROOT / "user_data" / "benchmark.csv"
 SCRIPTS = ("deepfm", "mmoe", "ple", "FocalLoss")
-DEEPCTR = ("deepctr==0.9.4", "tensorflow==2.21.0", "tf_keras==2.21.0", "setuptools<81")
+PEERS = ("deepctr==0.9.4", "tensorflow==2.21.0", "tf_keras==2.21.0", "setuptools<81", "lightgbm==4.7.0")
 WARM = 20  # steps before the clock starts
 EXPERTS = {"deepfm": {}, "mmoe": {}, "ple": {"own_experts": "5", "shared_experts": 4}}  # PLE: 24 experts with four tasks
 
@@ -130,8 +131,8 @@ def flat(data, names, rows):
     return ids, lists, np.concatenate([block.reshape(len(rows["day"]), -1).astype(np.float32) for block in dense], axis=1)
 
 
-def prepare(folder, n_rows, place):
-    """Write the arrays and the spec of the comparison to `place`: the same rows and features for all."""
+def prepare(folder, n_rows, place, own=5, shared=4):
+    """Write the arrays and the spec of the comparison to `place`: the same rows (None: all of them) and features for all."""
     import numpy as np
     import mmoe
     from common.pickles import load
@@ -150,7 +151,7 @@ def prepare(folder, n_rows, place):
         "tasks": tasks, "features": names, "ids": {name: size[name] for name in ids}, "dense": dense.shape[1],
         "lists": {name: (size[name], max(arrays[f"{split}_{name}"].shape[1] for split in ("train", "valid"))) for name in lists},
         "embedding_dim": settings.embedding_dim, "expert_dim": settings.expert_dim, "tower": int(settings.tower), "experts": settings.experts,
-        "own": 5, "shared": 4, "hidden": [int(width) for width in deepfm.hidden.split(",")], "dropout": deepfm.dropout,
+        "own": own, "shared": shared, "hidden": [int(width) for width in deepfm.hidden.split(",")], "dropout": deepfm.dropout,
     }
     np.savez(place / "arrays.npz", chosen=chosen, **arrays)
     (place / "spec.json").write_text(json.dumps(spec))
@@ -234,11 +235,11 @@ def plain(model, batch_size, seed, folder, arrays, out):
 
 
 def environment():
-    """The Python of DeepCTR's own environment, made if it is not there."""
-    python = ROOT / "user_data" / ".deepctr" / "bin" / "python"
+    """The Python of the peers' own environment, made if it is not there."""
+    python = ROOT / "user_data" / ".peers" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *DEEPCTR], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PEERS], check=True)
     return python
 
 
@@ -261,8 +262,8 @@ def training(folder, rounds, n_rows, models, batch_sizes):
                     commands = {
                         "ours": ((sys.executable, __file__, "ours", *arguments, folder, place / "arrays.npz", out), ()),
                         "plain Keras": ((sys.executable, __file__, "plain", *arguments, folder, place / "arrays.npz", out), ()),
-                        "DeepCTR": ((python, ROOT / "tests" / "deepctr_worker.py", *arguments, place / "arrays.npz", place / "spec.json", out),
-                                    {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}),
+                        "DeepCTR": ((python, ROOT / "tests" / "peer_worker.py", *arguments, place / "arrays.npz", place / "spec.json", out),
+                                    LEGACY),
                     }
                     for who, (command, env) in commands.items():
                         _, peak = timed(*command, env=env)
@@ -275,6 +276,39 @@ def training(folder, rounds, n_rows, models, batch_sizes):
                     speed, peak = statistics.median(run[0] for run in runs), max(run[3] for run in runs)
                     scores = "".join(f"{np.mean(values):11.4f} +- {np.std(values, ddof=1) if rounds > 1 else 0:.4f}" for values in list(zip(*runs))[1:3])
                     print(f"{model:7}{batch_size:6} {who:12}{speed:9,.0f}{base / speed:6.2f}x{scores}{peak:9.2f}", flush=True)
+
+
+LEGACY = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def peers(folder, rounds):
+    """One epoch of each of DeepCTR's models and LightGBM on all training rows, with our default sizes; a row each in results.csv."""
+    import numpy as np
+    from common import results
+    from common.pickles import load
+    from common.scoring import mean_and_spread, score_tasks, weighted
+
+    folder, python, ple = Path(folder).resolve(), environment(), importlib.import_module("ple").Settings()
+    with tempfile.TemporaryDirectory() as place:
+        place = Path(place)
+        data, tasks = prepare(folder, None, place, int(ple.own_experts), ple.shared_experts)
+        fingerprint = load(folder).fingerprint
+        for seed, (name, model) in itertools.product(range(rounds), (("LightGBM", "lightgbm"), ("DeepCTR DeepFM", "deepfm"), ("DeepCTR MMOE", "mmoe"), ("DeepCTR PLE", "ple"))):
+            if any((row["model"], row["seed"]) == (name, str(seed)) for row in results.read(folder, fingerprint)):
+                continue
+            seconds, peak = timed(python, ROOT / "tests" / "peer_worker.py", model, 1024, seed, place / "arrays.npz", place / "spec.json", place / "out.npz", env=LEGACY)
+            with np.load(place / "out.npz") as said:
+                found = {task: np.clip(said[task].astype(np.float64), 1e-7, 1 - 1e-7) for task in tasks if task in said}
+                speed = float(said["rows_per_second"])
+            scores = score_tasks(data.valid, {task: np.log(p) - np.log1p(-p) for task, p in found.items()}, data.valid[data.meta["group"]])
+            total = weighted({task: one["uauc"] for task, one in scores.items()}, data.meta["tasks"]) if len(scores) == len(tasks) else ""
+            results.add(folder, {
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "data": data.meta["name"], "fingerprint": fingerprint,
+                "synthetic": data.meta["synthetic"], "valid_day": data.meta["valid_day"], "model": name, "tasks": ",".join(scores), "seed": seed,
+                "settings": "{}", "changed": "", **{f"{what}_{task}": value for task, one in scores.items() for what, value in one.items()},
+                "weighted_uauc": total, "seconds": round(seconds, 2), "rows_per_second": round(speed), "peak_mb": round(1000 * peak),
+            })
+            print(f"{name:16}{seed:3}{seconds:8.0f} s{speed:10,.0f} rows/s{peak:6.1f} GB  " + "  ".join(f"{task} {mean_and_spread([one['auc']])} {mean_and_spread([one['uauc']])}" for task, one in scores.items()), flush=True)
 
 
 # ---- the rest
@@ -409,7 +443,7 @@ def main():
         worker, model, batch_size, seed, *places = sys.argv[1:]
         return {"ours": ours, "plain": plain}[worker](model, int(batch_size), int(seed), *places)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=["encode", "training", "limit", "total", "start", "scoring"])
+    parser.add_argument("table", choices=["encode", "training", "peers", "limit", "total", "start", "scoring"])
     parser.add_argument("place", help="a folder of CSVs (encode, total) or of pickles (the others)")
     parser.add_argument("--rounds", type=int, default=5, help="times that each is run (5)")
     parser.add_argument("--rows", type=int, default=600_000, help="training: rows an epoch (600000)")

@@ -1,21 +1,36 @@
-"""DeepCTR's DeepFM, MMOE or PLE on arrays that benchmark.py wrote; runs in an environment of its own.
+"""DeepCTR's DeepFM, MMOE or PLE, or LightGBM, on arrays that benchmark.py wrote; runs in an environment of its own.
 
-    TF_USE_LEGACY_KERAS=1 python tests/deepctr_worker.py MODEL BATCH_SIZE SEED ARRAYS.npz SPEC.json OUT.npz
+    TF_USE_LEGACY_KERAS=1 python tests/peer_worker.py MODEL BATCH_SIZE SEED ARRAYS.npz SPEC.json OUT.npz
 """
 import json
 import sys
 import time
 
 import numpy as np
-import tensorflow as tf
-from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat, get_feature_names
-from deepctr.models import MMOE, PLE, DeepFM
 
 WARM = 20  # steps before the clock starts
 
 
-def main(model, batch_size, seed, arrays, spec, out):
-    batch_size, seed, spec, arrays = int(batch_size), int(seed), json.load(open(spec)), dict(np.load(arrays))
+TREES = {"n_estimators": 200, "learning_rate": 0.05, "num_leaves": 31, "min_child_samples": 200, "subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.8}
+
+
+def lightgbm(seed, arrays, spec):
+    """LightGBM on the dense values, a model a task: training rows times tasks per second, {task: probabilities}."""
+    from lightgbm import LGBMClassifier
+
+    found, since = {}, time.perf_counter()
+    for task in spec["tasks"]:
+        found[task] = LGBMClassifier(**TREES, random_state=seed, verbose=-1).fit(arrays["train_dense_values"], arrays[f"train_{task}"])
+    speed = len(arrays["train_dense_values"]) / (time.perf_counter() - since)
+    return speed, {task: trees.predict_proba(arrays["valid_dense_values"])[:, 1] for task, trees in found.items()}
+
+
+def deepctr(model, batch_size, seed, arrays, spec):
+    """An epoch of one of DeepCTR's models with Adam: training rows per second, {task: probabilities}."""
+    import tensorflow as tf
+    from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat, get_feature_names
+    from deepctr.models import MMOE, PLE, DeepFM
+
     tf.keras.utils.set_random_seed(seed)
     dim, tasks = spec["embedding_dim"], spec["tasks"] if model != "deepfm" else spec["tasks"][:1]
     columns = [SparseFeat(name, size, dim) for name, size in spec["ids"].items()]
@@ -48,7 +63,13 @@ def main(model, batch_size, seed, arrays, spec, out):
     seconds = time.perf_counter() - since
     found = network.predict(some(slice(None), "valid"), 16384, verbose=0)
     found = found if len(tasks) > 1 else [found]
-    np.savez(out, rows_per_second=(rows - WARM * batch_size) / seconds, **{task: values[:, 0] for task, values in zip(tasks, found)})
+    return (rows - WARM * batch_size) / seconds, {task: values[:, 0] for task, values in zip(tasks, found)}
+
+
+def main(model, batch_size, seed, arrays, spec, out):
+    seed, spec, arrays = int(seed), json.load(open(spec)), dict(np.load(arrays))
+    speed, found = lightgbm(seed, arrays, spec) if model == "lightgbm" else deepctr(model, int(batch_size), seed, arrays, spec)
+    np.savez(out, rows_per_second=speed, **found)
 
 
 if __name__ == "__main__":
