@@ -17,6 +17,7 @@ import csv
 import importlib
 import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,7 +112,12 @@ def cell(values):
     if not values:
         return ""
     spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.4f}{spread}".replace("0.", ".")
+    return short(f"{np.mean(values):.4f}{spread}")
+
+
+def short(text):
+    """Numbers without their zero: .9360 for 0.9360."""
+    return re.sub(r"(?<!\d)0\.", ".", text)
 
 
 def markdown(title, columns, rows):
@@ -189,7 +195,7 @@ def pairs(folder):
                 cells.append("")
                 continue
             half = t.ppf(0.975, len(seeds) - 1) * differences.std(ddof=1) / np.sqrt(len(seeds))
-            text = f"{differences.mean():+.4f} ± {half:.4f}".replace("0.", ".")
+            text = short(f"{differences.mean():+.4f} ± {half:.4f}")
             cells.append(f"**{text}**" if abs(differences.mean()) > half else text)
         if any(cells):
             table[f"{one} - {other} (n = {len(seeds)})"] = cells
@@ -234,7 +240,7 @@ def features(folder):
             values = {seed: mean_of_tasks(row, score, folder.told) for seed, row in rows.items()}
             base = {seed: mean_of_tasks(row, score, folder.told) for seed, row in found["default"].items()}
             gains = [values[seed] - base[seed] for seed in values]
-            table[way] += [cell(values.values()), "" if way == "default" else f"{np.mean(gains):+.4f} ± {np.std(gains, ddof=1) / np.sqrt(len(gains)):.4f}".replace("0.", ".")]
+            table[way] += [cell(values.values()), "" if way == "default" else short(f"{np.mean(gains):+.4f} ± {np.std(gains, ddof=1) / np.sqrt(len(gains)):.4f}")]
     markdown(f"{folder.title}, day {folder.meta['valid_day']}: MMOE, three seeds", ["mean AUC", "gain ± standard error", "mean uAUC", "gain ± standard error"], table)
 
 
