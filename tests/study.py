@@ -103,7 +103,7 @@ def number(row, column):
 
 
 def mean_of_tasks(row, score, tasks):
-    return float(np.mean([number(row, f"{score}_{task}") for task in tasks]))
+    return float(np.mean([number(row, f"{score}_{task}") for task in tasks])) if tasks else np.nan
 
 
 def cell(values):
