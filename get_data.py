@@ -6,11 +6,14 @@ SOURCE is a folder that holds the CSVs, or `wechat_algo_data1/` with them, or th
 nothing in `data/`, the synthetic stand-in is made in `data/sample/` and used. Interactions, feeds and users stay separate
 tables; `user_data/README.md` says what the pickles hold, to the byte.
 """
+import csv
 import hashlib
+import io
 import reprlib
 import sys
 import time
-from contextlib import redirect_stdout
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from common import memory
 from common.command import Parser, guarded
 from common.pickles import FIRST, OTHER, PADDING, VERSION, InputError, write_all
 from common.progress import bar
-from common.reading import LARGEST_ID, MISSING, Source, check_range, read_columns
+from common.reading import DAMAGED, LARGEST_ID, MISSING, Source, read_columns
 
 HERE = Path(__file__).resolve().parent
 EMBEDDING_WIDTH = 32  # components kept of the 512 numbers of a feed embedding
@@ -35,7 +38,7 @@ LISTS = {"tag": TAG_LISTS, "keyword": KEYWORD_LISTS}  # vocabulary: the lists th
 TESTS = ("test_a", "test_b")
 LAST_DAY = 999
 USED = ("user_action.csv", "feed_info.csv", "feed_embeddings.csv", *(f"{name}.csv" for name in TESTS))
-MEMORY, MEMORY_A_BYTE, RESERVED = 1.2e8, 1.2, 4e8  # bytes that a run takes, beside 1.2 a byte of the CSVs; addresses reserved beyond
+MEMORY, MEMORY_A_BYTE, RESERVED = 1.2e8, 1.4, 4e8  # bytes that a run takes, beside 1.4 a byte of the CSVs; addresses reserved beyond
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------------
@@ -43,56 +46,48 @@ MEMORY, MEMORY_A_BYTE, RESERVED = 1.2e8, 1.2, 4e8  # bytes that a run takes, bes
 
 def read_log(source, name, columns):
     """{column: array} of an action or test file, its ids, days and labels checked; columns of actions may be absent."""
-    log = read_columns(source, name, columns, optional=ACTIONS)
-    for column, values in log.items():
-        low, high = (0, 1) if column in ACTIONS else (1, LAST_DAY) if column == "date_" else (0, LARGEST_ID)
-        check_range(values, low, high, partial(source.line, name), column)
-        log[column] = values.astype(np.uint8 if column in ACTIONS else np.int32)
-    return log
+    within = {column: (0, 1) if column in ACTIONS else (1, LAST_DAY) if column == "date_" else (0, LARGEST_ID) for column in columns}
+    return read_columns(source, name, columns, optional=ACTIONS, within=within)
 
 
-def read_embeddings(source):
-    """Feed ids, int64 (feeds,), and their embeddings, float32 (feeds, 512)."""
-    name = "feed_embeddings.csv"
-    place, line, ids, blocks, left = source.path / name, 2, [], [], b""
-    with source.open(name) as file, bar(f"reading {name}", size=source.size(name)) as done:
+def read_embeddings(file, place):
+    """Feed ids, int64 (feeds,), and their embeddings, float32 (feeds, 512), of feed_embeddings.csv, open as `file` and named `place`."""
+    line, width, ids, blocks = 2, 0, [], []
+    try:
         if tuple(file.readline().decode("utf-8-sig", "replace").strip().split(",")) != FEED_EMBEDDINGS:
             raise InputError(f"{place}: the header must be {','.join(FEED_EMBEDDINGS)}: restore it.")
-        while block := file.read(1 << 24):
-            done.update(len(block))
-            block, _, left = (left + block).rpartition(b"\n")
-            if block:
-                numbers = _parse_embeddings(block, blocks, place, line)
-                ids.append(numbers[:, 0].astype(np.int64))
-                blocks.append(numbers[:, 1:].astype(np.float32))
-                line += len(numbers)
-    if left.strip():
-        numbers = _parse_embeddings(left, blocks, place, line)
-        ids.append(numbers[:, 0].astype(np.int64))
-        blocks.append(numbers[:, 1:].astype(np.float32))
+        while block := file.read(1 << 20) + file.readline():
+            width = width or len(block.partition(b"\n")[0].replace(b",", b" ").split())
+            n_lines = block.rstrip().count(b"\n") + 1
+            numbers = parse_embeddings(block, n_lines, width)
+            if numbers is None:
+                wrong = next((row for row, text in enumerate(block.split(b"\n")) if parse_embeddings(text, 1, width) is None), 0)
+                raise InputError(f"{place}, line {line + wrong}: not an id and {width - 1} finite numbers: get the file again.")
+            ids.append(numbers[:, 0].astype(np.int64))
+            blocks.append(numbers[:, 1:].astype(np.float32))
+            line += n_lines
+    except DAMAGED as error:
+        raise InputError(f"{place} cannot be unpacked ({str(error).strip()}): download the zip again.") from None
     if not ids:
         raise InputError(f"{place} has no rows: get the file again, or remove it.")
     return np.concatenate(ids), np.concatenate(blocks)
 
 
-def _parse_embeddings(block, blocks, place, line):
-    """float64 (lines of the block, 1 + width): the id and the numbers of each line."""
-    block = block.replace(b",", b" ")
-    rows = block.split(b"\n")
-    width = 1 + blocks[0].shape[1] if blocks else len(rows[0].split())
+def parse_embeddings(block, n_lines, width):
+    """float64 (lines, width): the id and the numbers of each line; None if a line has anything else.
 
-    def numbers(text, n_rows):
-        try:
-            parsed = np.fromstring(text, sep=" ").reshape(n_rows, width)
-        except ValueError:  # a word that is no number, or too many or too few of them
-            return None
-        return parsed if np.isfinite(parsed).all() and (parsed[:, 0] == np.floor(parsed[:, 0])).all() else None
+    pandas reads them as one column, which takes half the time of np.fromstring, and lets other threads run.
+    """
+    import pandas as pd
 
-    parsed = numbers(block, len(rows))
-    if parsed is None:
-        wrong = next((row for row, text in enumerate(rows) if numbers(text, 1) is None), 0)
-        raise InputError(f"{place}, line {line + wrong}: not an id and {width - 1} finite numbers: get the file again.")
-    return parsed
+    text = io.BytesIO(block.translate(bytes.maketrans(b", ", b"\n\n")))
+    try:
+        numbers = pd.read_csv(text, header=None, names=["number"], dtype=np.float64, na_filter=False, quoting=csv.QUOTE_NONE)
+        numbers = numbers["number"].to_numpy().reshape(n_lines, width)
+    except ValueError:  # a word that is no number, or too many or too few of them
+        return None
+    ids = numbers[:, 0]
+    return numbers if np.isfinite(numbers).all() and ((ids == np.floor(ids)) & (ids >= 0) & (ids <= LARGEST_ID)).all() else None
 
 
 def parse_list(strings, line, column):
@@ -129,13 +124,31 @@ def vocabulary(ids, counts, min_count):
     return known[(known != MISSING) & (total >= max(min_count, 1))]
 
 
+def distinct(ids):
+    """The ids that occur, int64, sorted; flags are much faster than a sort where they are fewer than the ids."""
+    if not len(ids) or ids.max() >= len(ids):
+        return np.unique(ids).astype(np.int64)
+    occurs = np.zeros(ids.max() + 1, bool)
+    occurs[ids] = True
+    return np.flatnonzero(occurs)
+
+
+def rows_of(ids, keys):
+    """Table rows of raw ids, int32: 1 + their place in the sorted `keys`, or 0, the unknown one's, where those lack them."""
+    if not len(keys):
+        return np.zeros(len(ids), np.int32)
+    largest = int(keys[-1])
+    if largest < len(ids):  # a table of all ids is much faster than a search
+        rows = np.zeros(largest + 2, np.int32)
+        rows[keys] = np.arange(1, len(keys) + 1)
+        return rows[np.minimum(ids, largest + 1)]  # the last is 0, and MISSING, -1, is the last
+    place = np.minimum(np.searchsorted(keys, ids), len(keys) - 1)
+    return np.where(keys[place] == ids, 1 + place, 0).astype(np.int32)
+
+
 def encode(ids, vocabulary):
     """Codes int32: PADDING where an id is MISSING, OTHER where the vocabulary lacks it, else FIRST + its place there."""
-    if not len(vocabulary):
-        return np.where(ids == MISSING, PADDING, OTHER).astype(np.int32)
-    place = np.minimum(np.searchsorted(vocabulary, ids), len(vocabulary) - 1)
-    codes = np.where(vocabulary[place] == ids, place + FIRST, OTHER)
-    return np.where(ids == MISSING, PADDING, codes).astype(np.int32)
+    return np.where(ids == MISSING, PADDING, OTHER + rows_of(ids, vocabulary)).astype(np.int32)  # OTHER is the one before FIRST
 
 
 def decode(codes, vocabulary):
@@ -171,18 +184,20 @@ def past_statistics(day, user, feed, author, labels, n_users):
     n_days, n_feeds, n_authors = int(day.max()) + 1, len(author), int(author.max()) + 1
     users, feeds, authors = (np.zeros((n_days + 1, n, len(labels) + 1), np.float16) for n in (n_users, n_feeds, n_authors))
     of_author = csr_array((np.ones(n_feeds, np.float32), (author, np.arange(n_feeds))))  # (authors, feeds)
-    views = csr_array((n_feeds, n_users), dtype=np.float32)  # how often each user saw each feed before today
+    views, user_rows, feed_rows = [], np.zeros(n_users), np.zeros(n_feeds)  # views: each day's, (feeds, users)
     user_positives, feed_positives = (np.zeros((n, len(labels)), np.float32) for n in (n_users, n_feeds))
+    positives = [np.flatnonzero(label) for label in labels.values()]
     for today in bar("history by day", range(1, n_days + 1)):
         new = np.flatnonzero(day == today - 1)
-        views += csr_array((np.ones(len(new), np.float32), (feed[new], user[new])), shape=views.shape)
-        for column, label in enumerate(labels.values()):
-            hits = new[label[new] > 0]
+        views.append(csr_array((np.ones(len(new), np.float32), (feed[new], user[new])), shape=(n_feeds, n_users)))
+        user_rows += np.bincount(user[new], minlength=n_users)
+        feed_rows += np.bincount(feed[new], minlength=n_feeds)
+        for column, rows in enumerate(positives):
+            hits = rows[day[rows] == today - 1]
             user_positives[:, column] += np.bincount(user[hits], minlength=n_users)
             feed_positives[:, column] += np.bincount(feed[hits], minlength=n_feeds)
-        user_rows, feed_rows = views.sum(axis=0), views.sum(axis=1)
         p, rate = smoothed_rates(user_positives, user_rows)
-        expected = views @ rate  # (feeds, actions)
+        expected = sum(seen @ rate for seen in views)  # (feeds, actions)
         users[today, :, :-1] = np.log(rate / p)
         feeds[today, :, :-1] = log_lifts(feed_positives, expected, SHRINKAGE)
         authors[today, :, :-1] = log_lifts(of_author @ feed_positives, of_author @ expected, SHRINKAGE)
@@ -199,28 +214,34 @@ def past_tastes(day, user, feed, labels, vectors, seen, n_users):
     the vector. Scaled so that without any taste its dot product with the vector of a feed has about unit variance.
     day, user, feed, labels {action: }: (rows,). vectors: (feeds, width). seen: bool (feeds,), the feeds seen in training.
     """
-    from scipy.sparse import csr_array
+    from scipy.sparse import coo_array
 
     n_days, width = int(day.max()) + 1, vectors.shape[1]
     known = vectors[seen]  # their mean is zero, as PCA leaves it
     scale = max(np.linalg.norm(known.T @ known / max(len(known), 1)), 1e-6)  # deviation of the dot product of two of them
     tastes = np.zeros((n_days + 1, n_users, len(labels), width), np.float16)
-    rows, positives = np.zeros(n_users), np.zeros((n_users, len(labels)), np.float32)
+    rows, positives = np.zeros(n_users, np.float32), np.zeros((n_users, len(labels)), np.float32)
     viewed, acted = np.zeros((n_users, 1, width), np.float32), np.zeros((n_users, len(labels), width), np.float32)
+    of_label = [np.flatnonzero(label) for label in labels.values()]
 
-    def sums(of):
-        return csr_array((np.ones(len(of), np.float32), (user[of], feed[of])), shape=(n_users, len(vectors))) @ vectors
+    def add(total, of):  # to the total of each user the vectors of the feeds in these rows
+        who = distinct(user[of])
+        seen_by = np.ones(len(of), np.float32), (rows_of(user[of], who) - 1, feed[of])
+        total[who] += coo_array(seen_by, shape=(len(who), len(vectors))) @ vectors
 
     for today in bar("tastes by day", range(1, n_days + 1)):
         new = np.flatnonzero(day == today - 1)
         rows += np.bincount(user[new], minlength=n_users)
-        viewed[:, 0] += sums(new)
-        for column, label in enumerate(labels.values()):
-            hits = new[label[new] > 0]
+        add(viewed[:, 0], new)
+        for column, of in enumerate(of_label):
+            hits = of[day[of] == today - 1]
             positives[:, column] += np.bincount(user[hits], minlength=n_users)
-            acted[:, column] += sums(hits)
-        rate = smoothed_rates(positives, rows)[1][:, :, None]  # (users, actions, 1)
-        tastes[today] = (acted - rate * viewed) / (np.sqrt(rate * (rows[:, None, None] + SMOOTHING)) * scale)
+            add(acted[:, column], hits)
+        rates = smoothed_rates(positives, rows)[1][:, :, None]  # (users, actions, 1)
+        for some in range(0, n_users, 1024):  # users whose numbers stay in the processor's cache
+            some = slice(some, some + 1024)
+            rate = rates[some]
+            tastes[today, some] = (acted[some] - rate * viewed[some]) / (np.sqrt(rate * (rows[some, None, None] + SMOOTHING)) * scale)
     return tastes
 
 
@@ -234,34 +255,31 @@ def standardize(values, seen):
 def reduce_embeddings(embeddings, rows, seen):
     """float32 (table rows, EMBEDDING_WIDTH): PCA, the first component scaled to unit variance, fitted on the feeds `seen`.
 
-    embeddings: (feeds, 512). rows: their rows in the table. seen: bool (table rows,). Rows without an embedding get zeros.
+    embeddings: (feeds, 512). rows: their rows in the table, 0 for those to leave out. seen: bool (table rows,). Rows without
+    an embedding get zeros.
     """
     from sklearn.decomposition import PCA
 
     fitted_on = embeddings[seen[rows]]
     width = min(EMBEDDING_WIDTH, *fitted_on.shape) if len(fitted_on) > 1 else 0  # one feed differs from none
     reduced = np.zeros((len(seen), width), np.float32)
-    if reduced.shape[1]:
-        pca = PCA(reduced.shape[1], svd_solver="covariance_eigh").fit(fitted_on)
+    if width:
+        pca = PCA(width, svd_solver="covariance_eigh").fit(fitted_on)
         reduced[rows] = pca.transform(embeddings) / np.sqrt(max(pca.explained_variance_[0], 1e-12))
+        reduced[0] = 0
     return reduced
 
 
 # ---- from CSVs to tables ---------------------------------------------------------------------------------------------------
 
 
-def rows_of(ids, keys):
-    """Table rows of raw ids: 1 + their place in the sorted `keys`, row 0 being the unknown one's."""
-    return (1 + np.searchsorted(keys, ids)).astype(np.int32)
-
-
 def read_feeds(source):
     """{column: array} of feed_info.csv, ids checked, each feed once."""
     ids, lists = ("feedid", *FEED_IDS), (*TAG_LISTS, *KEYWORD_LISTS)
-    info = read_columns(source, "feed_info.csv", (*ids, *lists, "videoplayseconds"), text=lists, real=("videoplayseconds",))
+    within = {column: (MISSING if column in FEED_IDS else 0, LARGEST_ID) for column in ids}
+    columns = (*ids, *lists, "videoplayseconds")
+    info = read_columns(source, "feed_info.csv", columns, text=lists, real=("videoplayseconds",), within=within)
     line = partial(source.line, "feed_info.csv")
-    for column in ids:
-        check_range(info[column], MISSING if column in FEED_IDS else 0, LARGEST_ID, line, column)
     _, first = np.unique(info["feedid"], return_index=True)
     if len(first) < len(info["feedid"]):
         again = np.setdiff1d(np.arange(len(info["feedid"])), first)[0]
@@ -316,17 +334,24 @@ class Report:
 
 def read_source(source, report):
     """Everything used of the CSVs: {"log", "tests", "feeds"} and, where they are there, {"embeddings", "truth"}."""
-    raw = {"place": source.path, "note": source.note(), "log": read_log(source, "user_action.csv", [c for c in USER_ACTION if c not in ("play", "stay")])}
-    days = raw["log"]["date_"]
-    report("user_action.csv", f"{len(days):,} rows, days {days.min()}..{days.max()}")
-    raw["tests"] = {name: read_log(source, f"{name}.csv", TEST) for name in TESTS if source.has(f"{name}.csv")}
-    for name, rows in raw["tests"].items():
-        report(f"{name}.csv", f"{len(rows['userid']):,} rows")
-    raw["feeds"] = read_feeds(source)
-    report("feed_info.csv", f"{len(raw['feeds']['feedid']):,} feeds")
-    if source.has("feed_embeddings.csv"):
-        raw["embeddings"] = read_embeddings(source)
-        report("feed_embeddings.csv", "{:,} feeds, {} numbers each".format(*raw["embeddings"][1].shape))
+    name = "feed_embeddings.csv"
+    with ThreadPoolExecutor(1) as aside, source.open(name) if source.has(name) else nullcontext() as file:  # closed, it ends the thread
+        embeddings = file and aside.submit(read_embeddings, file, source.path / name)
+        columns = [column for column in USER_ACTION if column not in ("play", "stay")]
+        raw = {"place": source.path, "note": source.note(), "log": read_log(source, "user_action.csv", columns)}
+        days = raw["log"]["date_"]
+        report("user_action.csv", f"{len(days):,} rows, days {days.min()}..{days.max()}")
+        raw["tests"] = {name: read_log(source, f"{name}.csv", TEST) for name in TESTS if source.has(f"{name}.csv")}
+        for test, rows in raw["tests"].items():
+            report(f"{test}.csv", f"{len(rows['userid']):,} rows")
+        raw["feeds"] = read_feeds(source)
+        report("feed_info.csv", f"{len(raw['feeds']['feedid']):,} feeds")
+        if embeddings:
+            with bar(f"reading {name}", size=source.size(name)) as done:
+                while not wait([embeddings], timeout=0.1).done:
+                    done.update(file.tell() - done.n)
+            raw["embeddings"] = embeddings.result()
+            report(name, "{:,} feeds, {} numbers each".format(*raw["embeddings"][1].shape))
     if source.has("true_probability.npy"):
         with source.open("true_probability.npy") as file:
             raw["truth"] = np.load(file)
@@ -339,24 +364,26 @@ def encode_source(raw, valid_day, min_count, report):
     actions = [name for name in ACTIONS if name in log]
     day = log["date_"]
     valid_day = int(day.max()) if valid_day is None else valid_day
-    train, valid, kept = day < valid_day, day == valid_day, day <= valid_day
+    train, valid, n_late = day < valid_day, day == valid_day, (day > valid_day).sum()
     if not (train.any() and valid.any() and actions):
         raise InputError(
             f"{raw['place'] / 'user_action.csv'}: validating day {valid_day} needs rows on that day and on one before, and a column of "
             f"{', '.join(ACTIONS)}: choose another --valid-day or get the file again."
         )
-    labels = {name: log[name] for name in actions}
 
     done = bar("encoding", total=3)
-    users = np.unique(np.concatenate([np.unique(rows["userid"]) for rows in (log, *tests.values())]))
-    feeds = np.unique(np.concatenate([np.unique(rows["feedid"]) for rows in (log, *tests.values(), info)]))
-    user, feed = rows_of(log["userid"], users), rows_of(log["feedid"], feeds)
-    user_rows = np.bincount(user[train], minlength=len(users) + 1)
-    feed_rows = np.bincount(feed[train], minlength=len(feeds) + 1)
+    users = np.unique(np.concatenate([distinct(rows["userid"]) for rows in (log, *tests.values())]))
+    feeds = np.unique(np.concatenate([distinct(rows["feedid"]) for rows in (log, *tests.values(), info)]))
+    devices = distinct(log["device"])
+    lacking = (rows_of(log["feedid"], np.sort(info["feedid"])) == 0).sum()
+    user, feed, device = (rows_of(log.pop(name), keys) for name, keys in (("userid", users), ("feedid", feeds), ("device", devices)))
+    user_rows, feed_rows, device_rows = (
+        np.bincount(rows[train], minlength=len(keys) + 1) for rows, keys in ((user, users), (feed, feeds), (device, devices))
+    )
 
     done.update()
     user_ids = np.concatenate([[MISSING], users])
-    vocabularies = {"userid": vocabulary(user_ids, user_rows, min_count), "device": vocabulary(log["device"], train, min_count)}
+    vocabularies = {"userid": vocabulary(user_ids, user_rows, min_count), "device": vocabulary(devices, device_rows[1:], min_count)}
     user_table = {"key": user_ids, "userid": encode(user_ids, vocabularies["userid"])}
     user_table["userid"][0] = OTHER
     feed_table, feed_vocabularies, author = encode_feeds(info, feeds, feed_rows, min_count)
@@ -364,26 +391,23 @@ def encode_source(raw, valid_day, min_count, report):
     done.update()
     if "embeddings" in raw:
         ids, embeddings = raw["embeddings"]
-        known = np.isin(ids, feeds)
-        feed_table["feed_embedding"] = reduce_embeddings(embeddings[known], rows_of(ids[known], feeds), feed_rows > 0)
+        feed_table["feed_embedding"] = reduce_embeddings(embeddings, rows_of(ids, feeds), feed_rows > 0)
     done.close()
     report("encoding", f"{len(users):,} users, {len(feeds):,} feeds; ids of fewer than {min_count} training rows share one row")
 
     authors, author = np.unique(author, return_inverse=True)
-    past_labels = {name: label[kept] for name, label in labels.items()}
-    user_table["user_history"], feed_table["feed_history"], author_history = past_statistics(
-        day[kept], user[kept], feed[kept], author, past_labels, len(users) + 1
-    )
+    device = encode(devices, vocabularies["device"])[device - 1]
+    columns = {"user": user, "feed": feed, "day": day, "device": device, **{name: log[name] for name in actions}}
+    past = {name: column[day <= valid_day] for name, column in columns.items()} if n_late else columns
+    rows, labels = (past["day"], past["user"], past["feed"]), {name: past[name] for name in actions}
+    user_table["user_history"], feed_table["feed_history"], author_history = past_statistics(*rows, author, labels, len(users) + 1)
     author_history[:, authors == MISSING] = 0  # feeds without an author have nothing in common
     feed_table["author_history"] = author_history[:, author]
     report("history", "rates and counts of users, feeds and authors over strictly earlier days")
     if "feed_embedding" in feed_table:
-        user_table["user_taste"] = past_tastes(
-            day[kept], user[kept], feed[kept], past_labels, feed_table["feed_embedding"], feed_rows > 0, len(users) + 1
-        )
+        user_table["user_taste"] = past_tastes(*rows, labels, feed_table["feed_embedding"], feed_rows > 0, len(users) + 1)
         report("tastes", "of users for feed embeddings over strictly earlier days")
 
-    columns = {"user": user, "feed": feed, "day": day, "device": encode(log["device"], vocabularies["device"]), **labels}
     files = {"user.pkl": user_table, "feed.pkl": feed_table, "vocabularies.pkl": vocabularies}
     files["train.pkl"] = {name: column[train] for name, column in columns.items()}
     files["valid.pkl"] = {name: column[valid] for name, column in columns.items()}
@@ -396,12 +420,11 @@ def encode_source(raw, valid_day, min_count, report):
         }
     files["meta.pkl"] = describe(files, raw["note"], actions, valid_day)
 
-    lacking = np.isin(log["feedid"], info["feedid"], invert=True).sum()
     report("training rows", f"{train.sum():,}, days {day.min()}..{valid_day - 1}")
-    report("validation rows", f"{valid.sum():,}, day {valid_day}; rows of later days left out: {len(day) - kept.sum():,}")
+    report("validation rows", f"{valid.sum():,}, day {valid_day}; rows of later days left out: {n_late:,}")
     report("unknown feeds", f"{lacking:,} rows of feeds that feed_info.csv lacks, kept with their features unknown")
     report("vocabularies", ", ".join(f"{name} {len(ids):,}" for name, ids in vocabularies.items() if name != "stamp"))
-    report("positive rates", ", ".join(f"{name} {labels[name][train].mean():.3%}" for name in actions))
+    report("positive rates", ", ".join(f"{name} {files['train.pkl'][name].mean():.3%}" for name in actions))
     return files
 
 

@@ -35,12 +35,11 @@ class Settings(RunSettings):
 
 def experts(x, n, dim):
     """n experts of one layer, drawn independently, as one wide layer. (batch, width) -> (batch, n, dim)."""
-    return layers.Reshape((n, dim))(layers.Dense(n * dim, "relu", kernel_initializer="he_uniform")(x))
+    return layers.ReLU()(layers.Reshape((n, dim))(layers.Dense(n * dim, kernel_initializer="he_uniform")(x)))
 
 
-def gated(x, outputs, name=None):
-    """Sum of g_i(x) f_i(x), g the softmax of a linear map of x (eq. 6, 7). (batch, width), (batch, n, dim) -> (batch, dim)."""
-    gate = layers.Dense(outputs.shape[1], "softmax", use_bias=False, name=name)(x)  # (batch, n)
+def mixed(gate, outputs):
+    """Sum of g_i f_i over the experts (eq. 6). (batch, n), (batch, n, dim) -> (batch, dim)."""
     return ops.sum(ops.expand_dims(gate, -1) * outputs, axis=1)
 
 
@@ -53,9 +52,11 @@ def build(data, tasks, settings):
         x = Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
 
     shared = experts(x, settings.experts, settings.expert_dim)
+    for_gates = layers.Reshape((len(tasks), settings.experts))(layers.Dense(len(tasks) * settings.experts, use_bias=False, name="gates")(x))
     logits = {}
-    for task in tasks:
-        y = Dropout(settings.dropout)(gated(x, shared, f"gate_{task}"))
+    for i, task in enumerate(tasks):
+        gate = layers.Softmax(name=f"gate_{task}")(for_gates[:, i])  # eq. 7: the softmax of a linear map of x, (batch, experts)
+        y = Dropout(settings.dropout)(mixed(gate, shared))
         for width in numbers(settings.tower):
             y = layers.Dense(width, "relu")(y)
         logits[task] = layers.Dense(1, name=task, bias_initializer=keras.initializers.Constant(data.log_odds(task)))(y)

@@ -19,6 +19,7 @@ class FeatureEmbedding(keras.layers.Layer):
         """spec: what `specify` makes; dim: length of a vector."""
         super().__init__(**kwargs)
         self.spec, self.dim = spec, dim
+        self.n_ids, self.n_lists = (sum(map(len, spec[kind].values())) for kind in ("ids", "lists"))  # fields
         self.table = self.add_weight((spec["n_ids"], dim), self.initializer(), name="table")
         self.frozen = {
             name: self.add_weight(shape, "zeros", dtype=dtype, trainable=False, name=name)
@@ -41,46 +42,63 @@ class FeatureEmbedding(keras.layers.Layer):
 
     def symbols(self):
         """Keras inputs for a network: vectors (batch, fields, dim) and dense (batch, width)."""
-        n_fields = sum(map(len, self.spec["ids"].values())) + sum(map(len, self.spec["lists"].values()))
         width = sum(width for widths in self.spec["dense"].values() for width in widths.values())
-        width += sum(n for _, _, n, _, _ in self.spec["dots"].values())
-        return keras.Input((n_fields, self.dim), name="vectors"), keras.Input((width,), name="dense_values")
+        width += sum(n for _, _, _, n, _ in self.spec["dots"].values())
+        return keras.Input((self.n_ids + self.n_lists, self.dim), name="vectors"), keras.Input((width,), name="dense_values")
 
     def call(self, inputs):
-        spec, frozen = self.spec, {name: variable.value for name, variable in self.frozen.items()}
-        table = self.table.value
-        batch = tf.shape(next(iter(inputs.values())))[0]
+        found = self.look_up(inputs)
+        return self.assemble(tf.gather(self.table.value, found["places"]), found)
 
-        ids = [tf.gather(frozen[f"{key}_ids"], inputs[key]) for key, names in spec["ids"].items() if key and names]
-        ids += [tf.cast(inputs[name], tf.int32)[:, None] + spec["starts"][name] for name in spec["ids"].get("", ())]
-        vectors = [tf.gather(table, tf.concat(ids, axis=1))] if ids else []  # (batch, id fields, dim)
+    def look_up(self, inputs):
+        """What is frozen of a batch, {name: tensor} for `assemble`. Gathers alone, since what they give varies in length.
 
-        for key, names in spec["lists"].items():
-            n = len(names)  # the lists of a row lie one behind the other
-            first = tf.cast(inputs[key], tf.int32)[:, None] * n + tf.range(n)  # (batch, lists)
-            first = tf.reshape(first, [-1])
-            starts, ends = tf.gather(frozen[f"{key}_offsets"], first), tf.gather(frozen[f"{key}_offsets"], first + 1)
-            items = tf.ragged.range(starts, ends)
-            values = tf.gather(table, tf.gather(frozen[f"{key}_values"], items.flat_values))  # (items, dim)
-            sums = tf.math.unsorted_segment_sum(values, items.value_rowids(), batch * n)
-            means = sums / tf.cast(tf.maximum(ends - starts, 1), tf.float32)[:, None]
-            vectors.append(tf.reshape(means, [batch, n, self.dim]))
+        places: int32 (occurrences,), rows of `table`: those of the ids, (batch, id fields), then those of the lists' items.
+        owners: int32 (items,), the list that an item is of, among (batch, lists) of them. lengths: int32 (batch, lists).
+        All others are rows of dense features as the tables keep them.
+        """
+        frozen, batch = {name: variable.value for name, variable in self.frozen.items()}, tf.shape(next(iter(inputs.values())))[0]
+        rows = {key: tf.cast(inputs[key], tf.int32) for key in self.spec["tables"] if key in inputs}
 
-        dense = [tf.reshape(tf.cast(inputs[name], tf.float32), [batch, width]) for name, width in spec["dense"].get("", {}).items()]
-        for key in filter(inputs.__contains__, spec["tables"]):
-            row = tf.cast(inputs[key], tf.int32)
-            if f"{key}_dense" in frozen:
-                dense.append(tf.gather(frozen[f"{key}_dense"], row))
-            if f"{key}_daily" in frozen:  # one block of rows a day
-                place = tf.cast(inputs["day"], tf.int32) * spec["tables"][key] + row
-                dense.append(tf.cast(tf.gather(frozen[f"{key}_daily"], place), tf.float32))
-        for name, (key, other, *shape, daily) in spec["dots"].items():
-            row = tf.cast(inputs[key], tf.int32)
-            place = tf.cast(inputs["day"], tf.int32) * spec["tables"][key] + row if daily else row
-            own = tf.reshape(tf.cast(tf.gather(frozen[f"{name}_own"], place), tf.float32), [batch, *shape])  # (batch, n, k)
-            dense.append(tf.linalg.matvec(own, tf.gather(frozen[f"{name}_other"], inputs[other])))
-        dense = tf.concat(dense, axis=1) if dense else tf.zeros([batch, 0])
-        return tf.concat(vectors, axis=1) if vectors else tf.zeros([batch, 0, self.dim]), dense
+        def today(key):  # tables of daily features have one block of rows a day
+            return tf.cast(inputs["day"], tf.int32) * self.spec["tables"][key] + rows[key]
+
+        ids = [tf.gather(frozen[f"{key}_ids"], row) for key, row in rows.items() if f"{key}_ids" in frozen]
+        ids += [tf.cast(inputs[name], tf.int32)[:, None] + self.spec["starts"][name] for name in self.spec["ids"][""]]
+        bounds = [tf.gather(frozen[f"{key}_bounds"], row) for key, row in rows.items() if f"{key}_bounds" in frozen]
+        starts, ends = tf.unstack(tf.concat([tf.zeros([batch, 2, 0], tf.int32), *bounds], axis=2), axis=1)  # (batch, lists)
+        items = tf.ragged.range(tf.reshape(starts, [-1]), tf.reshape(ends, [-1]))
+        places = [tf.reshape(tf.concat(ids, axis=1), [-1])] if ids else []
+        places += [tf.gather(frozen["list_values"], items.flat_values)] if bounds else []
+        found = {"places": tf.concat([tf.zeros([0], tf.int32), *places], axis=0), "owners": tf.cast(items.value_rowids(), tf.int32), "lengths": ends - starts}
+
+        for name, width in self.spec["dense"][""].items():
+            found[name] = tf.reshape(inputs[name], [batch, width])
+        for key, row in rows.items():
+            found |= {name: tf.gather(frozen[name], row) for name in (f"{key}_dense",) if name in frozen}
+            found |= {name: tf.gather(frozen[name], today(key)) for name in (f"{key}_daily",) if name in frozen}
+        for name, (key, other, _, _, daily) in self.spec["dots"].items():
+            found[f"{name}_own"] = tf.gather(frozen[f"{name}_own"], today(key) if daily else rows[key])
+            found[f"{name}_other"] = tf.gather(frozen[f"{name}_other"], rows[other])
+        return found
+
+    def assemble(self, rows, found):
+        """Vectors and dense from the rows (occurrences, dim) of `table` that stand at the places, and what else was found.
+
+        Arithmetic alone, so that XLA compiles it; an item whose owner is -1 is of no list.
+        """
+        lengths, n_lists = found["lengths"], self.n_lists
+        batch = tf.shape(lengths)[0]
+        sums = tf.math.unsorted_segment_sum(rows[batch * self.n_ids :], found["owners"], batch * n_lists)
+        means = tf.reshape(sums, [batch, n_lists, self.dim]) / tf.cast(tf.maximum(lengths, 1), tf.float32)[:, :, None]
+        vectors = tf.concat([tf.reshape(rows[: batch * self.n_ids], [batch, self.n_ids, self.dim]), means], axis=1)
+
+        names = [*self.spec["dense"][""], *(f"{key}_{kind}" for key in self.spec["tables"] for kind in ("dense", "daily"))]
+        dense = [tf.cast(found[name], tf.float32) for name in names if name in found]
+        for name, (_, _, k, n, _) in self.spec["dots"].items():
+            own = tf.reshape(tf.cast(found[f"{name}_own"], tf.float32), [batch, k, n])
+            dense.append(tf.reduce_sum(own * found[f"{name}_other"][:, :, None], axis=1))  # (batch, n)
+        return vectors, tf.concat([tf.zeros([batch, 0]), *dense], axis=1)
 
     def get_config(self):
         return {**super().get_config(), "spec": self.spec, "dim": self.dim}
@@ -92,7 +110,7 @@ def specify(data, names, latest=False):
     With `latest` the daily features stand still at their last day, that of the test, and no day is asked for.
 
     spec: n_ids, rows of the embedding table; starts {feature: its first row there}; tables {key: rows}; ids, lists {key:
-    [feature]}; dense {key: {feature: width}}; dots {feature: [its key, the other's, n, k, daily]}; inputs, the columns of
+    [feature]}; dense {key: {feature: width}}; dots {feature: [its key, the other's, k, n, daily]}; inputs, the columns of
     interactions that are read; frozen {name: (shape, dtype)}. The key "" stands for features without a table.
     """
     features = {name: data.meta["features"][name] for name in names}
@@ -108,7 +126,7 @@ def specify(data, names, latest=False):
             and all(feature[condition] == value for condition, value in conditions.items())
         ]
 
-    keys, arrays = {key: len(table["key"]) for key, table in data.tables.items()}, {}
+    keys, arrays, values = {key: len(table["key"]) for key, table in data.tables.items()}, {}, []
     dense = {"": {name: data.train[name][:1].size for name in of("dense", "")}}
     for key, table in data.tables.items():
         ids, lists, fixed, daily = of("id", key), of("list", key), of("dense", key, daily=False), of("dense", key, daily=True)
@@ -116,9 +134,10 @@ def specify(data, names, latest=False):
         if ids:
             arrays[f"{key}_ids"] = np.stack([table[name] + starts[name] for name in ids], axis=1).astype(np.int32)
         if lists:
-            arrays[f"{key}_values"], arrays[f"{key}_offsets"] = interleave([
-                (table[name]["values"] + starts[name], table[name]["offsets"]) for name in lists
-            ])
+            shift = np.cumsum([sum(map(len, values)), *(len(table[name]["values"]) for name in lists)])
+            offsets = np.stack([table[name]["offsets"] + first for name, first in zip(lists, shift)], axis=1)
+            arrays[f"{key}_bounds"] = np.stack([offsets[:-1], offsets[1:]], axis=1).astype(np.int32)  # (rows, 2, lists)
+            values += [table[name]["values"] + starts[name] for name in lists]
         if fixed or days:
             still = [table[name] for name in fixed] + list(days.values())
             arrays[f"{key}_dense"] = np.concatenate([values.astype(np.float32) for values in still], axis=1)
@@ -132,9 +151,12 @@ def specify(data, names, latest=False):
             other = data.meta["features"][feature["with"]]["table"]
             own, daily = data.tables[feature["table"]][name], feature["daily"] and not latest
             own = own[-1] if feature["daily"] and latest else own
+            own = own.swapaxes(-1, -2)  # the numbers that are added up stand far apart, so that each step of it is one of vectors
             dots[name] = [feature["table"], other, *own.shape[-2:], daily]
             arrays[f"{name}_own"] = own.reshape(-1, own.shape[-2] * own.shape[-1])
             arrays[f"{name}_other"] = data.tables[other][feature["with"]].astype(np.float32)
+    if values:
+        arrays["list_values"] = np.concatenate(values).astype(np.int32)
     of_dots = {key for dot in dots.values() for key in dot[:2]}
     used_keys = [key for key in keys if of("id", key) or of("list", key) or dense[key] or key in of_dots]
     daily = not latest and any(feature.get("daily") for feature in features.values())
@@ -146,14 +168,3 @@ def specify(data, names, latest=False):
         "frozen": {name: (list(array.shape), str(array.dtype)) for name, array in arrays.items()},
     }
     return spec, arrays
-
-
-def interleave(lists):
-    """Lists of one table, each (values, offsets (rows + 1,)), as one such pair of rows * len(lists) lists, row by row."""
-    lengths = np.stack([np.diff(offsets) for _, offsets in lists], axis=1)  # (rows, lists)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values = np.empty(offsets[-1], np.int32)
-    for column, (items, own) in enumerate(lists):
-        shift = offsets[:-1].reshape(lengths.shape)[:, column] - own[:-1]  # of each row's items, from own place to the new
-        values[np.arange(len(items)) + np.repeat(shift, lengths[:, column])] = items
-    return values, offsets

@@ -7,12 +7,6 @@ keeps its weights and moments (lazy Adam, as in TensorFlow Addons), while Kingma
 import tensorflow as tf
 
 
-def merge_rows(slices):
-    """Sum the gradients of equal ids. IndexedSlices (occurrences, dim) -> ids (rows,), each once, and sums (rows, dim)."""
-    ids, place = tf.unique(tf.reshape(slices.indices, [-1]))
-    return ids, tf.math.unsorted_segment_sum(slices.values, place, tf.size(ids))
-
-
 class RowAdam:
     """Adam (Kingma and Ba, 2015, Algorithm 1) on the rows of one table.
 
@@ -22,19 +16,25 @@ class RowAdam:
 
     def __init__(self, table, l2=0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
         self.table, self.l2, self.beta_1, self.beta_2, self.epsilon = table, l2, beta_1, beta_2, epsilon
-        self.mean = tf.Variable(tf.zeros_like(table), trainable=False)
-        self.square = tf.Variable(tf.zeros_like(table), trainable=False)
+        self.mean, self.square = (tf.Variable(tf.zeros(table.shape), trainable=False) for _ in range(2))
         self.steps = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-    def apply(self, slices, learning_rate):
-        """Take one step on the rows of `slices`, tf.IndexedSlices as tf.gather's gradient gives them."""
-        ids, gradient = merge_rows(slices)
+    def apply(self, ids, place, gradients, learning_rate):
+        """Take one step on the rows `ids`, (rows,), each once, from the gradients (occurrences, dim) of what was looked up.
+
+        place: (occurrences,), where in `ids` each of them looked, as tf.unique gives both; -1 is nowhere.
+        """
+        self.update(self.table, self.mean, self.square, self.steps, ids, place, gradients, learning_rate)
+
+    def update(self, table, mean, square, steps, ids, place, gradients, learning_rate):
+        """`apply` on one device's copies of the table, its moments and the steps taken."""
+        gradient = tf.math.unsorted_segment_sum(gradients, place, tf.size(ids))
         if self.l2:
-            gradient += self.l2 * tf.gather(self.table, ids)
-        step = tf.cast(self.steps.assign_add(1), tf.float32)
-        mean = self.beta_1 * tf.gather(self.mean, ids) + (1 - self.beta_1) * gradient
-        square = self.beta_2 * tf.gather(self.square, ids) + (1 - self.beta_2) * tf.square(gradient)
-        self.mean.scatter_update(tf.IndexedSlices(mean, ids))
-        self.square.scatter_update(tf.IndexedSlices(square, ids))
+            gradient += self.l2 * tf.gather(table, ids)
+        new_mean = self.beta_1 * tf.gather(mean, ids) + (1 - self.beta_1) * gradient
+        new_square = self.beta_2 * tf.gather(square, ids) + (1 - self.beta_2) * tf.square(gradient)
+        mean.scatter_update(tf.IndexedSlices(new_mean, ids))
+        square.scatter_update(tf.IndexedSlices(new_square, ids))
+        step = tf.cast(steps.assign_add(1), tf.float32)
         rate = learning_rate * tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
-        self.table.scatter_sub(tf.IndexedSlices(rate * mean / (tf.sqrt(square) + self.epsilon), ids))
+        table.scatter_sub(tf.IndexedSlices(rate * new_mean / (tf.sqrt(new_square) + self.epsilon), ids))

@@ -19,6 +19,8 @@ from common.progress import bar
 LARGEST_ID = 2**31 - 1
 MISSING = -1  # an id that the CSV leaves empty
 DENSEST = 200  # a member of a zip that unpacks to more times its size is no table but a bomb
+CHUNK = 1 << 18  # rows read at a time
+NO_SEPARATORS = bytes(set(range(256)) - set(b',\n"'))
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # by which zipfile refuses a member
 
 
@@ -91,17 +93,18 @@ class Source:
         return note
 
 
-def read_columns(source, name, columns, optional=(), text=(), real=()):
+def read_columns(source, name, columns, optional=(), text=(), real=(), within=None):
     """{column: array} of a CSV: int64, float64 for the columns in `real`, strings for those in `text`.
 
     An empty id of FEED_IDS is MISSING, an empty real NaN, an empty string "". Columns in `optional` may be absent.
+    within: {column: (low, high)} for whole numbers that have bounds; they are uint8 or int32, whichever holds them.
 
     Raises InputError naming the file, and the row and column where there is one. A row of more fields than the header is
     refused too: pandas would drop the last ones and read the others in their neighbours' columns.
     """
     import pandas as pd
 
-    place = source.path / name
+    place, within = source.path / name, within or {}
     try:
         with source.open(name) as file:
             header = read_header(file, place)
@@ -112,27 +115,39 @@ def read_columns(source, name, columns, optional=(), text=(), real=()):
         raise InputError(f"{place}: column {lost[0]} is missing from the header: restore it.")
     columns = [column for column in columns if column in header]
     options = dict(header=0, names=header, usecols=columns, index_col=False, encoding="utf-8-sig", encoding_errors="replace")
-    kinds = {column: str if column in text else np.float64 if column in real else np.int64 for column in columns}
+    may_be_empty = (*real, *(column for column in FEED_IDS if column in within))
+    kinds = {column: str if column in text else np.float64 if column in may_be_empty else np.int64 for column in columns}
+
+    def collect(file, kinds, numbers):
+        """{column: array}, read a chunk at a time: no more than a chunk is ever wider than it has to be."""
+        found = {column: [] for column in columns}
+        with pd.read_csv(file, dtype=kinds, chunksize=CHUNK, **options) as chunks:
+            for chunk in chunks:
+                for column, parts in found.items():
+                    if column in text:
+                        parts.append(chunk[column].fillna("").to_numpy(object))
+                    else:
+                        parts.append(_narrowed(numbers(chunk[column], column), within.get(column)))
+        return {column: np.concatenate(found.pop(column)) for column in columns}
+
     try:
         with source.open(name) as file, bar(f"reading {name}", size=source.size(name)) as done, np.errstate(invalid="ignore"):
             file = _Watched(file, done, len(header))
-            table = pd.read_csv(file, dtype=kinds, **options)
+            found = collect(file, kinds, lambda values, column: values.fillna(MISSING) if column in FEED_IDS else values)
         if file.suspect:
             _refuse_long_rows(source, name, len(header))
     except (pd.errors.EmptyDataError, pd.errors.ParserError, *DAMAGED) as error:
         if "Calling read" in str(error):  # what pandas may make of a Ctrl-C that comes while it reads
             raise KeyboardInterrupt from None
         raise InputError(f"{place} cannot be parsed ({str(error).strip()}): get the file again.") from None
-    except (ValueError, OverflowError):  # an empty, fractional or non-numeric value somewhere: read again, and look for it
+    except (ValueError, OverflowError):  # a value somewhere that is not what its column holds: read again, and look for it
         _refuse_long_rows(source, name, len(header))
         with source.open(name) as file:
-            table = pd.read_csv(file, dtype=str, **options)
-        for column in columns:
-            if column not in text:
-                table[column] = _numbers(table[column], partial(source.line, name), column)
-    if not len(table):
+            line = partial(source.line, name)
+            found = collect(file, str, lambda strings, column: _numbers(strings, line, column, column in real, within.get(column)))
+    if not len(found[columns[0]]):
         raise InputError(f"{place} has no rows: get the file again.")
-    return {column: table[column].fillna("").tolist() if column in text else table[column].to_numpy(kinds[column]) for column in columns}
+    return {column: values.tolist() if column in text else values for column, values in found.items()}
 
 
 def read_header(file, place):
@@ -149,25 +164,22 @@ def read_header(file, place):
 
 
 class _Watched:
-    """A binary file whose reads move a bar; `suspect` if a line may have more than `width` fields.
+    """A binary file whose reads move a bar; `suspect` if not every line has `width` fields without a quote.
 
     It has no read1, which pandas would prefer to read and which would pass the bar by.
     """
 
     def __init__(self, file, done, width):
-        self.file, self.done, self.width, self.suspect, self.commas = file, done, width, False, 0  # commas of the unfinished line
+        self.file, self.done, self.suspect = file, done, False
+        self.line, self.begun = b"," * (width - 1) + b"\n", b""  # separators of a line, and of the line that is not read to its end
 
     def read(self, size=-1):
         block = self.file.read(size)
         self.done.update(len(block))
-        if not self.suspect:
-            characters = np.frombuffer(block, np.uint8)
-            commas, ends = np.cumsum(characters == ord(","), dtype=np.int32), np.flatnonzero(characters == ord("\n"))
-            ends = np.concatenate([[0], commas[ends], commas[-1:]])  # commas up to the end of each line, and of the block
-            of_line = np.diff(ends)
-            of_line[:1] += self.commas
-            self.commas = int(of_line[-1]) if len(of_line) else 0
-            self.suspect = b'"' in block or bool((of_line >= self.width).any())
+        separators = self.begun + block.translate(None, NO_SEPARATORS)
+        lines = len(separators) // len(self.line)
+        self.suspect = self.suspect or not (self.line * (lines + 1)).startswith(separators)
+        self.begun = separators[lines * len(self.line) :]
         return block
 
     def __iter__(self):  # pandas asks for it, and does not use it
@@ -186,25 +198,41 @@ def _refuse_long_rows(source, name, width):
             raise InputError(f"{source.path / name}, line {rows.line_num} cannot be parsed ({error}): get the file again.") from None
 
 
-def _numbers(strings, line, column):
-    """The numbers of a column of strings such as 5, 5.0 or, where that is allowed, nothing: NaN, or MISSING for an id."""
+def _narrowed(values, bounds):
+    """A column as an array, uint8 or int32 if it has bounds. Raises ValueError for infinity, a fraction within bounds, and what is outside."""
+    values = values.to_numpy()
+    if bounds is None:
+        wrong = np.isinf(values)
+    else:
+        low, high = bounds
+        wide, values = values, values.astype(np.uint8 if high < 256 else np.int32)
+        wrong = (values != wide) | (values < low) | (values > high)
+    if wrong.any():
+        raise ValueError
+    return values
+
+
+def _numbers(strings, line, column, real, bounds):
+    """The numbers of a column of strings such as 5, 5.0 or, where that is allowed, nothing: NaN, or MISSING for an id.
+
+    Raises InputError for the first that is none or not within bounds; line(row) names the place of a row.
+    """
     import pandas as pd
 
-    numbers = pd.to_numeric(strings, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    empty, whole = strings.isna().to_numpy(), column != "videoplayseconds"
-    wrong = ~np.isfinite(numbers) & ~(empty & (column in (*FEED_IDS, "videoplayseconds")))
-    if whole:
+    numbers, empty = pd.to_numeric(strings, errors="coerce").astype(np.float64), strings.isna()
+    wrong = ~np.isfinite(numbers) & ~(empty & (real or column in FEED_IDS))
+    if not real:
         wrong |= ~empty & (numbers != np.floor(numbers))
     if wrong.any():
-        row = int(np.argmax(wrong))
-        given = "nothing" if empty[row] else reprlib.repr(strings.iloc[row])
-        raise InputError(f"{line(row)}, column {column}: {given} is not a {'whole ' * whole}number: mend or remove the line.")
-    return np.where(empty, MISSING, numbers).clip(-(2.0**62), 2.0**62).astype(np.int64) if whole else numbers
-
-
-def check_range(values, low, high, line, column):
-    """Raise InputError where a value of the column lies outside low..high; line(row) names the place of a row."""
-    wrong = (values < low) | (values > high)
+        row = wrong.idxmax()
+        given = "nothing" if empty[row] else reprlib.repr(strings[row])
+        raise InputError(f"{line(row)}, column {column}: {given} is not a {'whole ' * (not real)}number: mend or remove the line.")
+    if real:
+        return numbers
+    numbers = numbers.mask(empty, MISSING).clip(-(2.0**62), 2.0**62).astype(np.int64)
+    low, high = bounds or (-(2**62), 2**62)
+    wrong = (numbers < low) | (numbers > high)
     if wrong.any():
-        row = int(np.argmax(wrong))
-        raise InputError(f"{line(row)}, column {column}: {values[row]} is not in {low}..{high}: mend or remove the line.")
+        row = wrong.idxmax()
+        raise InputError(f"{line(row)}, column {column}: {numbers[row]} is not in {low}..{high}: mend or remove the line.")
+    return numbers

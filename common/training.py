@@ -1,4 +1,4 @@
-"""Training one model: batches, the graphs of a step, epochs that can be stopped and gone on with.
+"""Training one model: batches, epochs that can be stopped and gone on with.
 
 No model is known here: `fit` takes a builder, a loss and a learning-rate schedule.
 """
@@ -13,13 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from common.command import hyperparameters
-from common.optimizer import RowAdam
 from common.pickles import InputError, read, write_all
 from common.progress import bar
+from common.recommender import Recommender, MirroredRecommender
 from common.scoring import mean_and_spread, score_tasks
 
 STEPS_PER_CALL = 50  # steps between two returns from the graph to Python
-SCORING_BATCH = 16384
 
 
 def cross_entropy(settings):
@@ -44,87 +43,9 @@ def batches(n_rows, batch_size, rng):
     return np.concatenate([order, order[: -n_rows % batch_size]]).reshape(-1, batch_size)
 
 
-class Recommender:
-    """An embedding and a network being trained: the graphs of a step and of a prediction.
-
-    The lookup runs as plain TensorFlow, since it is sparse; the network, its loss, gradients and Adam are compiled by XLA.
-    """
-
-    def __init__(self, embed, network, loss, task_weights, l2=0.0, link=own_logit(None)):
-        """loss: function (label, logit) -> loss of a row; task_weights: {task: its weight in the sum}; l2: of the embeddings.
-
-        link: function from what the network gives to the logit of a probability.
-        """
-        self.embed, self.network, self.loss, self.link, self.columns = embed, network, loss, link, embed.spec["inputs"]
-        self.task_weights, self.tasks = task_weights, list(task_weights)
-        self.weights = network.trainable_variables
-        self.adam = keras.optimizers.Adam()
-        self.adam.build(self.weights)
-        self.row_adam = RowAdam(embed.table.value, l2)
-        self.network_step = tf.function(self.network_step, jit_compile=True)  # of each instance, so that no run retraces another's
-        self.network_logits = tf.function(self.network_logits, jit_compile=True)
-        self.train = tf.function(self.train, reduce_retracing=True)
-        self.logits_of = tf.function(self.logits_of, reduce_retracing=True)
-
-    def network_step(self, vectors, dense, labels):
-        """One step of Adam on the network: the loss, and its gradient with respect to the vectors."""
-        with tf.GradientTape() as tape:
-            tape.watch(vectors)
-            logits = self.network([vectors, dense], training=True)
-            loss = sum(w * tf.reduce_mean(self.loss(labels[task], logits[task][:, 0])) for task, w in self.task_weights.items())
-        to_vectors, *gradients = tape.gradient(loss, [vectors, *self.weights])
-        self.adam.apply(gradients)
-        return loss, to_vectors
-
-    def train(self, data, order, rates):
-        """Steps on data {column: (rows,)} with row numbers order (steps, batch) and learning rates (steps,): their mean loss."""
-        total = 0.0
-        for step in tf.range(tf.shape(order)[0]):
-            batch = {name: tf.gather(column, order[step]) for name, column in data.items()}
-            labels = {task: tf.cast(batch[task], tf.float32) for task in self.tasks}
-            with tf.GradientTape() as tape:
-                vectors, dense = self.embed({name: batch[name] for name in self.columns})
-            self.adam.learning_rate.assign(rates[step])
-            loss, gradient = self.network_step(vectors, dense, labels)
-            if self.embed.spec["n_ids"]:  # with dense features alone there is no table to train
-                self.row_adam.apply(tape.gradient(vectors, self.row_adam.table, output_gradients=gradient), rates[step])
-            total += loss
-        return total / tf.cast(tf.shape(order)[0], tf.float32)
-
-    def network_logits(self, vectors, dense):
-        return {task: self.link(logit) for task, logit in self.network([vectors, dense], training=False).items()}
-
-    def logits_of(self, batch):
-        return self.network_logits(*self.embed(batch))
-
-    def predict(self, rows):
-        """{task: float32 logits (rows,)} of interactions {column: (rows,)}."""
-        n = len(rows[self.columns[0]])
-        size = min(n, SCORING_BATCH)
-        out = {task: np.empty(n, np.float32) for task in self.tasks}
-        for start in range(0, n, size):
-            start = min(start, n - size)  # the last batch overlaps: one shape, compiled once
-            logits = self.logits_of({name: rows[name][start : start + size] for name in self.columns})
-            for task in self.tasks:
-                out[task][start : start + size] = logits[task][:, 0]
-        return out
-
-    def renew_embeddings(self, seed):
-        """Draw the embedding table anew and forget its moments; the network stays as it is.
-
-        What lets a network overfit from its second epoch on is the embeddings of rare ids, which know the rows that they
-        have seen by heart, and a network that learned to believe them (Zhang et al., CIKM 2022). With new embeddings
-        each epoch sees its rows as if for the first time (multi-epoch learning, MEDA: Fan et al., 2023).
-        """
-        table, row_adam = self.row_adam.table, self.row_adam
-        table.assign(self.embed.initializer(seed)(table.shape))
-        for moments in (row_adam.mean, row_adam.square, row_adam.steps):
-            moments.assign(tf.zeros_like(moments))
-
-    def variables(self):
-        """All that a step changes, random states included."""
-        row_adam = self.row_adam
-        return [row_adam.table, row_adam.mean, row_adam.square, row_adam.steps, *self.network.variables, *self.adam.variables]
+def strategy():
+    """MirroredStrategy where TensorFlow sees several GPUs, otherwise the default one, which is one device."""
+    return tf.distribute.MirroredStrategy() if len(tf.config.list_logical_devices("GPU")) > 1 else tf.distribute.get_strategy()
 
 
 class Stopped(Exception):
@@ -225,8 +146,10 @@ def fit(data, tasks, settings, build, loss, link, schedule, checkpoint, log):
     """
     keras.utils.set_random_seed(settings.seed)
     keras.backend.clear_session()
-    embed, network = build(data, tasks, settings)
-    model = Recommender(embed, network, loss, {task: data.loss_weights[task] for task in tasks}, settings.embedding_l2, link)
+    with (devices := strategy()).scope():
+        embed, network = build(data, tasks, settings)
+        kind = MirroredRecommender if devices.num_replicas_in_sync > 1 else Recommender
+        model = kind(embed, network, loss, {task: data.loss_weights[task] for task in tasks}, settings.embedding_l2, link)
     of = json.dumps([data.fingerprint, settings.seed, list(tasks), hyperparameters(settings)], sort_keys=True)
     course, rng = settings.resume and load_course(checkpoint, model, of) or Course(), np.random.default_rng(settings.seed)
     if course.random:

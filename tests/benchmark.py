@@ -5,6 +5,7 @@
     python tests/benchmark.py peers USER_DATA         DeepCTR's models and LightGBM on the same pickles, into results.csv there
     python tests/benchmark.py limit USER_DATA         what share of a step the arithmetic or the memory alone would take
     python tests/benchmark.py total SOURCE            get_data.py and the four scripts, from the CSVs to the AUCs
+    python tests/benchmark.py final SOURCE            get_data.py and mmoe.py on ten times the users, as many rows as the contest's final round
     python tests/benchmark.py start USER_DATA         from the command to the end of the first training step
     python tests/benchmark.py scoring USER_DATA       AUC, uAUC and log loss of all tasks of the validation day
 
@@ -180,7 +181,8 @@ def ours(model, batch_size, seed, folder, arrays, out):
     data, tasks, module, settings, _, order = setup(model, batch_size, seed, folder, arrays)
     import numpy as np
     import tensorflow as tf
-    from common.training import STEPS_PER_CALL, Recommender, cross_entropy
+    from common.recommender import Recommender
+    from common.training import STEPS_PER_CALL, cross_entropy
 
     embed, network = module.build(data, tasks, settings)
     recommender = Recommender(embed, network, cross_entropy(settings), dict.fromkeys(tasks, 1.0), settings.embedding_l2)
@@ -320,7 +322,8 @@ def limit(folder, rounds):
     import numpy as np
     import tensorflow as tf
     from common.pickles import load
-    from common.training import STEPS_PER_CALL, Recommender, cross_entropy
+    from common.recommender import Recommender
+    from common.training import STEPS_PER_CALL, cross_entropy
 
     data = load(folder)
     n_rows = len(data.train["day"])
@@ -395,9 +398,49 @@ def total(source, rounds):
     print(f"{'together':12}{sum(seconds for seconds, _ in found.values()):8.1f} s")
 
 
+def tenfold(source, folder):
+    """Write to `folder` the CSVs of `source` with ten times the users, their feeds and actions repeated; returns the number of rows."""
+    from common.reading import Source
+
+    for path in source.glob("*.csv"):
+        if path.name != "user_action.csv":
+            (folder / path.name).symlink_to(path.resolve())
+    note = Source(source).note()
+    (folder / "source.json").write_text(json.dumps({"name": f"rows of {note['name']} ten times", "synthetic": True}))
+    with open(source / "user_action.csv", "rb") as log, open(folder / "user_action.csv", "wb") as out:
+        out.write(log.readline())
+        first, largest = log.tell(), 0
+        for n_rows, line in enumerate(log, start=1):
+            largest = max(largest, int(line.partition(b",")[0]))
+        for copy in range(10):
+            log.seek(first)
+            shift = copy * (largest + 1)
+            out.writelines(b"%d,%s" % (int(user) + shift, rest) for user, _, rest in (line.partition(b",") for line in log))
+    return 10 * n_rows
+
+
+def final(source, rounds):
+    with tempfile.TemporaryDirectory() as place:
+        place, ways = Path(place), {}
+        (place / "tenfold").mkdir()
+        n_rows = tenfold(Path(source), place / "tenfold")
+        sizes = {"once": (source, n_rows // 10), "ten times": (place / "tenfold", n_rows)}
+        for size, (csvs, _) in sizes.items():
+            out = place / f"pickles of {size}"
+            ways[f"get_data.py, {size}"] = lambda csvs=csvs, out=out: timed(sys.executable, "get_data.py", csvs, "--out", out)
+            ways[f"mmoe.py, {size}"] = lambda out=out: timed(sys.executable, "mmoe.py", "--user-data", out)
+        found = medians("final", ways, rounds)
+    for name, (seconds, peak) in found.items():
+        rows = sizes[name.partition(", ")[2]][1]
+        print(f"{name:24}{seconds:8.1f} s {peak:6.2f} GB{rows / seconds:12,.0f} rows/s")
+    for script in ("get_data.py", "mmoe.py"):
+        once, ten = (found[f"{script}, {size}"][0] / n for size, (_, n) in sizes.items())
+        print(f"{script} takes {ten / once:.2f} times as long a row with ten times the rows")
+
+
 FIRST_STEP = """
-import os, common.training as training, {model} as script
-made = training.Recommender.__init__
+import os, common.recommender as recommender, {model} as script
+made = recommender.Recommender.__init__
 def make(self, *given):
     made(self, *given)
     train = self.train
@@ -405,7 +448,7 @@ def make(self, *given):
         float(train(data, order[:1], rates[:1]))
         os._exit(0)
     self.train = first
-training.Recommender.__init__ = make
+recommender.Recommender.__init__ = make
 script.main(["--user-data", {folder!r}, "--quiet"])
 """
 
@@ -443,8 +486,8 @@ def main():
         worker, model, batch_size, seed, *places = sys.argv[1:]
         return {"ours": ours, "plain": plain}[worker](model, int(batch_size), int(seed), *places)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=["encode", "training", "peers", "limit", "total", "start", "scoring"])
-    parser.add_argument("place", help="a folder of CSVs (encode, total) or of pickles (the others)")
+    parser.add_argument("table", choices=["encode", "training", "peers", "limit", "total", "final", "start", "scoring"])
+    parser.add_argument("place", help="a folder of CSVs (encode, total, final) or of pickles (the others)")
     parser.add_argument("--rounds", type=int, default=5, help="times that each is run (5)")
     parser.add_argument("--rows", type=int, default=600_000, help="training: rows an epoch (600000)")
     parser.add_argument("--models", default="deepfm,mmoe,ple", help="training: which, separated by commas")

@@ -27,12 +27,20 @@ MUTANTS = {  # file: tests that must notice, then pairs of what stands there and
         ("(gamma + 1) * logit", "gamma * logit"), ("log((1 - alpha) / alpha)", "0.0"), ("gamma * ops.softplus(z)", "ops.softplus(z)"),
     ]),
     "mmoe.py": (FORMULAS, [
-        ('"softmax", use_bias', '"sigmoid", use_bias'), ("ops.expand_dims(gate, -1) * outputs", "outputs"), ('gated(x, shared, f"gate_{task}")', "shared[:, 0]"),
-        ('layers.Dense(n * dim, "relu"', "layers.Dense(n * dim, None"),
+        ("layers.Softmax(name", "layers.ReLU(name"), ("ops.expand_dims(gate, -1) * outputs", "outputs"), ("mixed(gate, shared)", "shared[:, 0]"),
+        ("layers.ReLU()(layers", "(layers"), ("for_gates[:, i]", "for_gates[:, 0]"),
     ]),
     "ple.py": (FORMULAS, [
-        ("seen = {task: [own[task], shared] for", "seen = {task: [own[tasks[0]], shared] for"), ("[*own.values(), shared]", "[shared]"),
-        ("experts(inputs[task], n_own", "experts(inputs[SHARED], n_own"), ("gated(inputs[who], ops", "gated(inputs[SHARED], ops"), ('"softmax", use_bias', '"sigmoid", use_bias'),
+        ("seen = {task: [own[task], shared] for", "seen = {task: [own[tasks[0]], shared] for"), ("[*own.values(), shared]", "[shared]"), ("layers.Softmax(name", "layers.ReLU(name"),
+        ("experts(inputs[task], n_own", "experts(inputs[SHARED], n_own"), ("(inputs[who]) for who, n", "(inputs[SHARED]) for who, n"), ("ops.sum(g * outputs", "ops.sum(outputs"),
+        ("zip(weights, groups)", "zip(weights[::-1], groups)"),
+    ]),
+    "common/dropout.py": ("tests/test_formulas.py", [
+        ("inputs / (1 - self.rate)", "inputs"), (">= round(self.rate", "< round(self.rate"), ("^ mixed(first", "^ mixed(0 * first"), ("bits & 0xFFFF, tf.bitwise.right_shift(bits, 16)", "bits & 0xFFFF, bits & 0xFFFF"),
+    ]),
+    "common/embedding.py": ("tests/test_embedding.py", [
+        ("tf.maximum(lengths, 1)", "tf.maximum(lengths, 2)"), ("* self.spec[\"tables\"][key] + rows[key]", "+ rows[key]"), ("own * found[f\"{name}_other\"][:, :, None]", "own"),
+        ("table[name][\"offsets\"] + first for", "table[name][\"offsets\"] for"), ("table[name][\"values\"] + starts[name]", "table[name][\"values\"]"),
     ]),
     "common/optimizer.py": ("tests/test_optimizer.py", [
         ("tf.sqrt(1 - self.beta_2**step)", "1.0"), ("/ (1 - self.beta_1**step)", ""), ("tf.square(gradient)", "gradient"), ("(1 - self.beta_1) * gradient", "gradient"),
@@ -46,8 +54,8 @@ MUTANTS = {  # file: tests that must notice, then pairs of what stands there and
     "get_data.py": (HISTORY, [
         ("sum(axis=0, dtype=np.float64) + 0.5", "sum(axis=0, dtype=np.float64)"), ("positives + SMOOTHING * p", "positives"), ("(rows[:, None] + SMOOTHING)", "rows[:, None]"),
         ("(positives + m) / (expected + m)", "(positives + m) / expected"), ("np.log(rate / p)", "np.log(rate)"), ("day == today - 1", "day == today"),
-        ("acted - rate * viewed", "acted"), ("np.sqrt(rate * (rows", "(rate * (rows"), (" * scale)", ")"), ("known != MISSING", "known != 0"),
-        ("total >= max(min_count", "total > max(min_count"), ("place + FIRST", "place"), ("of_author @ expected, SHRINKAGE", "of_author @ expected, 0"), ("np.log1p(rows) / 10", "np.log1p(rows)"),
+        ("acted[some] - rate * viewed[some]", "acted[some]"), ("np.sqrt(rate * (rows", "(rate * (rows"), (" * scale)", ")"), ("known != MISSING", "known != 0"),
+        ("total >= max(min_count", "total > max(min_count"), ("OTHER + rows_of(ids, vocabulary)", "rows_of(ids, vocabulary)"), ("1 + place", "place"), ("of_author @ expected, SHRINKAGE", "of_author @ expected, 0"), ("np.log1p(rows) / 10", "np.log1p(rows)"),
         ("np.sqrt(max(pca.explained_variance_[0], 1e-12))", "1"),
     ]),
     "common/training.py": ("tests/test_formulas.py tests/test_training.py -k formula\\ or\\ batch\\ or\\ seven\\ or\\ cross\\ or\\ gamma", [

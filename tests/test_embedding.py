@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.embedding import FeatureEmbedding, interleave
+from common.embedding import FeatureEmbedding
 from common.pickles import Data
 
 N_USERS, N_FEEDS, N_DAYS, N_ROWS = 7, 11, 4, 50
@@ -120,8 +120,3 @@ def test_a_layer_made_again_from_its_config_gives_the_same(data):
     again.set_weights(layer.get_weights())
     rows = {name: tf.constant(data.train[name]) for name in layer.spec["inputs"]}
     np.testing.assert_array_equal(layer(rows)[0], again(rows)[0])
-
-
-def test_interleaved_lists_stand_row_by_row():
-    values, offsets = interleave([(np.array([1, 2, 3]), np.array([0, 2, 2, 3])), (np.array([7, 8]), np.array([0, 0, 1, 2]))])
-    assert values.tolist() == [1, 2, 7, 3, 8] and offsets.tolist() == [0, 2, 2, 2, 3, 4, 5]

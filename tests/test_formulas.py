@@ -9,6 +9,7 @@ import deepfm
 import FocalLoss
 import mmoe
 import ple
+from common.dropout import Dropout
 from common.pickles import Data
 
 TASKS = ["read_comment", "like", "click_avatar", "forward"]
@@ -77,16 +78,12 @@ def test_before_training_every_task_is_predicted_at_about_its_training_rate(modu
 # ---- experts and gates
 
 
-def test_gated_is_the_softmax_weighted_sum_of_the_experts():
-    x, outputs = np.random.default_rng(0).normal(size=(3, 5)).astype("f"), np.random.default_rng(1).normal(size=(3, 4, 2)).astype("f")
-    for module in (mmoe, ple):
-        symbols = keras.Input((5,)), keras.Input((4, 2))
-        model = keras.Model(symbols, module.gated(*symbols))
-        (kernel,) = [weight.numpy() for weight in model.weights]
+def test_mixed_is_the_sum_of_the_experts_weighed_by_the_gate():
+    rng = np.random.default_rng(0)
+    gate, outputs = rng.normal(size=(3, 4)).astype("f"), rng.normal(size=(3, 4, 2)).astype("f")
+    for found in (mmoe.mixed(gate, outputs), ple.mixed(gate, [outputs[:, :3], outputs[:, 3:]])):
         for row in range(3):
-            gate = np.exp(x[row] @ kernel)
-            wanted = sum(g * f for g, f in zip(gate / gate.sum(), outputs[row]))
-            np.testing.assert_allclose(model([x, outputs])[row], wanted, rtol=1e-4)
+            np.testing.assert_allclose(found[row], sum(g * f for g, f in zip(gate[row], outputs[row])), rtol=1e-4)
 
 
 @pytest.mark.parametrize("module", [mmoe, ple])
@@ -110,8 +107,13 @@ def by_creation(network):
 
 
 def gates(network):
-    """The gates' softmax layers."""
-    return [layer for layer in network.layers if getattr(layer, "activation", None) is keras.activations.softmax]
+    """{name: the Softmax layer of a gate}."""
+    return {layer.name: layer for layer in network.layers if isinstance(layer, keras.layers.Softmax)}
+
+
+def weighed(network, vectors, dense):
+    """{name of a gate: its weights (batch, experts)}."""
+    return keras.Model(network.inputs, {name: layer.output for name, layer in gates(network).items()})([vectors, dense])
 
 
 def influence(network, task, vectors, dense):
@@ -124,20 +126,23 @@ def influence(network, task, vectors, dense):
 
 def expert_kernels(network, expert_dim):
     """{path: its number of experts} of the wide expert layers, in order of creation."""
-    return {
-        layer.kernel.path: layer.units // expert_dim for layer in by_creation(network)
-        if layer.activation is keras.activations.relu and layer.units % expert_dim == 0
-    }
+    return {layer.kernel.path: layer.units // expert_dim for layer in by_creation(network) if layer.use_bias and layer.units % expert_dim == 0}
 
 
 def test_every_mmoe_task_sees_all_experts_by_a_gate_of_its_own(data):
     _, network, vectors, dense = built(mmoe, data, experts=5, expert_dim=16, tower="3")
-    assert [gate.units for gate in gates(network)] == [5] * 4
     reached = [influence(network, task, vectors, dense) for task in TASKS]
     (experts,) = expert_kernels(network, 16)
     assert all(one[experts] for one in reached)
-    for gate in gates(network):
-        assert sum(one[gate.kernel.path] for one in reached) == 1
+    before = network.get_layer("gates").kernel  # (width, 4 gates x 5 experts)
+    x = np.concatenate([vectors.numpy().reshape(40, -1), dense.numpy()], axis=1)
+    found = weighed(network, vectors, dense)
+    for i, task in enumerate(TASKS):
+        part = slice(5 * i, 5 * i + 5)
+        np.testing.assert_allclose(found[f"gate_{task}"], tf.nn.softmax(x @ before.numpy()[:, part]), rtol=1e-4)
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(tf.square(network([vectors, dense])[task]))
+        assert np.flatnonzero(np.any(tape.gradient(total, before.value).numpy() != 0, axis=0)).tolist() == list(range(20))[part]
 
 
 def test_ple_tasks_reach_none_of_each_others_experts_within_one_level(data):
@@ -147,18 +152,18 @@ def test_ple_tasks_reach_none_of_each_others_experts_within_one_level(data):
     for i, task in enumerate(TASKS):
         reached = influence(network, task, vectors, dense)
         assert [reached[path] for path, _ in kernels] == [True] + [j == i for j in range(4)]
-    assert sorted(gate.units for gate in gates(network)) == [1 + 2, 2 + 2, 3 + 2, 4 + 2]  # no shared gate at the last level
+    found = {name: gate.output.shape[1] for name, gate in gates(network).items()}
+    assert found == {f"gate_1_{task}": n + 2 for task, n in zip(TASKS, (2, 3, 1, 4))}  # no shared gate at the last level
 
 
 def test_ple_gates_of_two_levels_see_what_the_paper_says(data):
     tasks = TASKS[:2]
     _, network, vectors, dense = built(ple, data, tasks, own_experts="2,3", shared_experts=2, expert_dim=16, tower="3", levels=2)
     assert [n for n in expert_kernels(network, 16).values()] == [2, 2, 3, 2, 2, 3]
-    by_units = [gate.units for gate in gates(network)]
-    assert sorted(by_units) == [4, 4, 5, 5, 7]  # tasks' gates 2 + 2 and 3 + 2 at both levels, one shared gate over all 7
-    shared_gate = next(gate for gate in gates(network) if gate.units == 7)
+    a, b = tasks
+    found = {name: gate.output.shape[1] for name, gate in gates(network).items()}
+    assert found == {f"gate_1_{a}": 4, f"gate_1_{b}": 5, "gate_1_shared": 7, f"gate_2_{a}": 4, f"gate_2_{b}": 5}  # the shared one sees all
     reached = {task: influence(network, task, vectors, dense) for task in tasks}
-    assert all(reached[task][shared_gate.kernel.path] for task in tasks)
     first_shared, first_a, first_b, _, last_a, last_b = expert_kernels(network, 16)
     assert reached[tasks[0]][first_b] and reached[tasks[1]][first_a]  # by way of the shared experts of level two
     assert not reached[tasks[0]][last_b] and not reached[tasks[1]][last_a] and reached[tasks[0]][first_shared]
@@ -171,18 +176,50 @@ def test_ple_gates_of_level_two_are_fed_by_their_own_tasks_level_one(data):
     x = np.concatenate([vectors.numpy().reshape(40, -1), dense.numpy()], axis=1)
     kernel = {path: weight.numpy() for path, weight in ((w.path, w) for w in network.weights)}
     dense_of = lambda path, x: np.maximum(x @ kernel[path] + kernel[path.replace("kernel", "bias")], 0).reshape(len(x), -1, 16)
-    mix = lambda gate, x, f: np.einsum("bn,bnd->bd", tf.nn.softmax(x @ kernel[gate.kernel.path]).numpy(), f)
+    mix = lambda gate, f: np.einsum("bn,bnd->bd", weights[gate], f)
+    linear = lambda path, x: tf.nn.softmax(x @ kernel[path]).numpy()
+    first, second_a, second_b = [layer.kernel.path for layer in by_creation(network) if not layer.use_bias]
     shared_1, a_1, b_1, shared_2, a_2, b_2 = expert_kernels(network, 16)
-    of = {units: [gate for gate in gates(network) if gate.units == units] for units in (4, 5, 7)}
     s, a, b = (dense_of(path, x) for path in (shared_1, a_1, b_1))
-    x_a, x_b = mix(of[4][0], x, np.concatenate([a, s], 1)), mix(of[5][0], x, np.concatenate([b, s], 1))
-    x_s = mix(of[7][0], x, np.concatenate([a, b, s], 1))
+    parts = np.split(x @ kernel[first], [4, 9], axis=1)  # the gates of level one read the same input: one product
+    weights = {who: tf.nn.softmax(part).numpy() for who, part in zip("abs", parts)}
+    x_a, x_b, x_s = mix("a", np.concatenate([a, s], 1)), mix("b", np.concatenate([b, s], 1)), mix("s", np.concatenate([a, b, s], 1))
     s, a, b = dense_of(shared_2, x_s), dense_of(a_2, x_a), dense_of(b_2, x_b)
-    y_a, y_b = mix(of[4][1], x_a, np.concatenate([a, s], 1)), mix(of[5][1], x_b, np.concatenate([b, s], 1))
+    weights = {"a": linear(second_a, x_a), "b": linear(second_b, x_b)}
+    y_a, y_b = mix("a", np.concatenate([a, s], 1)), mix("b", np.concatenate([b, s], 1))
     logits = network([vectors, dense])
     for task, y in zip(tasks, (y_a, y_b)):
         wanted = y @ kernel[f"{task}/kernel"] + kernel[f"{task}/bias"]
         np.testing.assert_allclose(logits[task], wanted, rtol=1e-3, atol=1e-5)
+
+
+# ---- dropout
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_leaves_out_its_share_anew_at_each_step_and_keeps_the_mean(rate):
+    keras.utils.set_random_seed(0)
+    layer, ones = Dropout(rate), tf.ones((200, 63))
+    compiled = tf.function(lambda x: layer(x, training=True), jit_compile=True)
+    steps = np.stack([compiled(ones).numpy() for _ in range(40)])  # (steps, rows, units)
+    kept, n = steps > 0, steps.size
+    np.testing.assert_allclose(np.unique(steps), [0, 1 / (1 - rate)], rtol=1e-6)
+    spread = np.sqrt(rate * (1 - rate))
+    assert abs(kept.mean() - (1 - rate)) < 4 * spread / np.sqrt(n)
+    for axis in range(3):  # no step, row or unit is favoured: the means of slices spread as those of independent draws
+        others = tuple(i for i in range(3) if i != axis)
+        assert kept.mean(axis=others).std() == pytest.approx(spread / np.sqrt(n / kept.shape[axis]), rel=0.35)
+    for one, next_ in ((kept[:-1], kept[1:]), (kept[:, :-1], kept[:, 1:]), (kept[:, :, :-1], kept[:, :, 1:]), (kept[:, :100], kept[:, 100:])):
+        assert abs(np.corrcoef(one.ravel(), next_.ravel())[0, 1]) < 4 / np.sqrt(one.size)
+    np.testing.assert_array_equal(layer(ones, training=False), ones)
+
+
+def test_dropout_draws_the_same_with_and_without_xla_and_other_numbers_in_another_layer():
+    keras.utils.set_random_seed(0)
+    one, other, ones = Dropout(0.5, seed=3), Dropout(0.5, seed=3), tf.ones((50, 50))
+    plain = one(ones, training=True).numpy()
+    np.testing.assert_array_equal(tf.function(lambda x: other(x, training=True), jit_compile=True)(ones), plain)
+    assert abs(np.corrcoef(plain.ravel(), Dropout(0.5)(ones, training=True).numpy().ravel())[0, 1]) < 0.08
 
 
 # ---- focal loss and annealing

@@ -50,6 +50,15 @@ def test_every_id_decodes_to_itself_or_is_rare_or_missing(rows, min_count):
     assert codes.max() < FIRST + len(known)
 
 
+@given(st.lists(st.integers(0, 50) | ids), st.lists(st.integers(MISSING, 50) | ids), st.integers(1, 60))
+def test_rows_and_distinct_ids_are_the_same_whichever_way_they_are_found(keys, wanted, times):
+    keys, wanted = np.unique(np.array(keys, np.int32)), np.array(wanted * times, np.int32)  # many ids are looked up in a table, few are searched
+    place = {key: row for row, key in enumerate(keys.tolist(), start=1)}
+    assert get_data.rows_of(wanted, keys).tolist() == [place.get(one, 0) for one in wanted.tolist()]
+    there = wanted[wanted >= 0]
+    assert get_data.distinct(there).tolist() == sorted(set(there.tolist())) and get_data.distinct(there).dtype == np.int64
+
+
 @given(st.lists(st.lists(st.tuples(ids, st.none() | st.floats(0, 1, width=32)))), st.sampled_from(["", " ", "  "]), st.booleans())
 def test_a_list_that_is_written_is_read_again(lists, space, trailing):
     def item(value, weight):

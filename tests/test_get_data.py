@@ -1,10 +1,12 @@
 """get_data.py on data whose answer is known: reading, encoding, splitting, history, and what it refuses."""
+import io
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -13,11 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, in_terminal, script
+from sklearn.decomposition import PCA
 
+import benchmark
 import get_data
 from common import reading
 from common.columns import ACTIONS
-from common.pickles import FIRST, OTHER, PADDING, load, read
+from common.pickles import FIRST, OTHER, PADDING, InputError, load, read
 from common.reading import MISSING, Source, read_columns
 from get_data import SHRINKAGE, SMOOTHING
 
@@ -136,6 +140,17 @@ def test_pca_is_fitted_on_training_feeds_and_keeps_their_distances(source, encod
     np.testing.assert_allclose(reduced[1:4].mean(axis=0), 0, atol=1e-5)  # the mean of the feeds seen in training
     assert reduced[1:4, 0].std(ddof=1) == pytest.approx(1, rel=1e-4)
     assert not reduced[0].any() and reduced[4].any()  # 103 is projected, the unknown feed is not
+
+
+def test_pca_is_that_of_scikit_learn_signs_included():
+    rng = np.random.default_rng(0)
+    embeddings = (rng.normal(size=(300, 60)) * np.geomspace(1, 0.05, 60) + rng.normal(size=60)).astype(np.float32)
+    rows, seen = rng.permutation(np.r_[0, np.arange(1, 300)]), np.arange(300) % 3 > 0
+    fitted = PCA(get_data.EMBEDDING_WIDTH, svd_solver="full").fit(embeddings[seen[rows]].astype(float))
+    wanted = np.zeros((300, get_data.EMBEDDING_WIDTH))
+    wanted[rows] = fitted.transform(embeddings.astype(float)) / np.sqrt(fitted.explained_variance_[0])
+    wanted[0] = 0
+    np.testing.assert_allclose(get_data.reduce_embeddings(embeddings, rows, seen), wanted, atol=5e-3)
 
 
 # ---- splits
@@ -323,6 +338,10 @@ WRONG = {
     "feed twice": ("feed_info.csv", FEED_INFO + "100,7,20,,,,,,,,,,,,\n", "line 6: feed 100 is listed twice"),
     "list of words": ("feed_info.csv", FEED_INFO.replace("1;2;1", "1;two"), "line 3, column manual_tag_list: 'two' is no id"),
     "short embedding": ("feed_embeddings.csv", EMBEDDINGS.replace("1.00000000 ", "", 1), "feed_embeddings.csv, line"),
+    "infinite seconds": ("feed_info.csv", FEED_INFO.replace("7,60,", "7,inf,"), "line 5, column videoplayseconds: 'inf' is not a number"),
+    "fractional song": ("feed_info.csv", FEED_INFO.replace("4.0,6.0", "4.5,6.0"), "line 5, column bgm_song_id: '4.5' is not a whole number"),
+    "quoted embedding": ("feed_embeddings.csv", EMBEDDINGS.replace("102,1.00000000", '102,"1.00000000"'), "feed_embeddings.csv, line 4"),
+    "fractional feed": ("feed_embeddings.csv", EMBEDDINGS.replace("102,", "102.5,"), "feed_embeddings.csv, line 4: not an id and 8 finite numbers"),
     "nan embedding": ("feed_embeddings.csv", EMBEDDINGS.replace("\n102,1.00000000", "\n102,nan"), "feed_embeddings.csv, line 4"),
 }
 
@@ -356,6 +375,101 @@ def test_wrong_input_is_one_sentence_and_leaves_what_was_there(source, encode, c
     assert {path.name: path.read_bytes() for path in out.iterdir()} == stamps
 
 
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_chunks_change_nothing_of_what_is_read_or_said(source, encode, monkeypatch, chunk):
+    def outcomes():
+        yield load(encode(source)).meta["stamp"]
+        yield load(encode(source, "--valid-day", 2)).meta["stamp"]
+        for name, text, _ in WRONG.values():
+            before = (source / name).read_text() if (source / name).exists() else None
+            (source / name).write_text(text)
+            encode(source, code=2)
+            yield encode.error
+            (source / name).write_text(before) if before else (source / name).unlink()
+
+    wanted = list(outcomes())
+    monkeypatch.setattr(reading, "CHUNK", chunk)
+    assert list(outcomes()) == wanted
+
+
+def test_a_row_too_long_beside_one_too_short_is_refused(source):
+    (source / "a.csv").write_text("a,b,c\n1,2\n1,2,3,4\n")
+    with pytest.raises(InputError, match="a.csv, line 3: it has 4 fields and the header 3"):
+        read_columns(Source(source), "a.csv", ["a"])
+
+
+@pytest.mark.parametrize("text, suspect", [
+    ("a,b\n1,2\n3,4\n", False), ("a,b\r\n1,2\r\n3,4", False), ("a,b\n1,2\n3,4,5\n", True), ("a,b\n1\n3,4\n", True), ('a,b\n"1,2",3\n', True),
+])
+def test_lines_of_another_number_of_fields_are_noticed_wherever_blocks_end(text, suspect):
+    for size in range(1, len(text) + 1):
+        file = reading._Watched(io.BytesIO(text.encode()), SimpleNamespace(update=int), 2)
+        while file.read(size):
+            pass
+        assert file.suspect == suspect, size
+
+
+def test_small_numbers_are_kept_small(source):
+    log = get_data.read_log(Source(source), "user_action.csv", ["userid", "date_", "like"])
+    assert [column.dtype for column in log.values()] == [np.int32, np.int32, np.uint8]
+
+
+# ---- feed_embeddings.csv, which a thread reads
+
+
+def embeddings(n, width=512):
+    """A file of several blocks, and its numbers."""
+    numbers = np.random.default_rng(0).normal(size=(n, width)).round(8)
+    lines = [f"{7 * row},{' '.join(f'{v:.8f}' for v in one)} \n" for row, one in enumerate(numbers)]
+    return "feedid,feed_embedding\n" + "".join(lines), numbers.astype(np.float32)
+
+
+def test_embeddings_of_several_blocks_are_what_was_written():
+    text, wanted = embeddings(500)
+    assert len(text) > 2 << 20
+    for ending in (text, text.rstrip(), text.replace("\n", "\r\n")):
+        ids, found = get_data.read_embeddings(io.BytesIO(ending.encode()), "place")
+        assert ids.tolist() == list(range(0, 3500, 7)) and found.dtype == np.float32
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("row", [0, 250, 499])
+@pytest.mark.parametrize("how", [" 0.5\n", " x\n", " inf\n"])
+def test_a_wrong_line_of_any_block_is_named(row, how):
+    lines = embeddings(500)[0].split("\n")
+    lines[row + 1] += how.rstrip("\n")
+    wrong = 3 if (row, how) == (0, " 0.5\n") else row + 2  # the first line says how many numbers there are
+    with pytest.raises(InputError, match=f"place, line {wrong}: not an id and"):
+        get_data.read_embeddings(io.BytesIO("\n".join(lines).encode()), "place")
+
+
+@pytest.mark.parametrize("wrong", [("user_action", "feed_embeddings"), ("test_a", "feed_embeddings"), ("feed_info", "feed_embeddings"), ("feed_embeddings",)])
+def test_of_two_wrong_files_the_first_is_named_and_no_thread_is_left(source, encode, wrong):
+    for name in wrong:
+        path = source / f"{name}.csv"
+        path.write_text(re.sub(r"^(\d)", r"x\1", path.read_text(), flags=re.M))
+    encode(source, code=2)
+    assert f"{wrong[0]}.csv, line" in encode.error and encode.error.count("\n") == 1
+    assert not [thread.name for thread in threading.enumerate() if "Pool" in thread.name]
+
+
+def test_ctrl_c_ends_the_thread(source, monkeypatch):
+    class Endless(io.BytesIO):
+        def read(self, size=-1):
+            return super().read(size) or (self.seek(len("feedid,feed_embedding\n")), super().read(size))[1]
+
+    opened = Source.open
+    monkeypatch.setattr(Source, "open", lambda self, name: Endless(EMBEDDINGS.encode()) if name == "feed_embeddings.csv" else opened(self, name))
+
+    def interrupted(stage, found):
+        if stage == "feed_info.csv":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        get_data.read_source(Source(source), interrupted)
+    assert not [thread.name for thread in threading.enumerate() if "Pool" in thread.name]
+
+
 def test_a_missing_file_folder_or_zip_is_named(source, encode, tmp_path):
     (source / "feed_info.csv").unlink()
     encode(source, code=2)
@@ -376,21 +490,22 @@ def test_commas_after_every_row_and_quotes_are_read(source, encode):
     assert load(encode(source, out="c")).meta["stamp"] == wanted
 
 
+@pytest.mark.parametrize("name", ["user_action.csv", "feed_embeddings.csv"])
 @pytest.mark.parametrize("place", ["start", "middle", "end"])
-def test_a_zip_with_a_damaged_member_is_refused(source, encode, tmp_path, place):
+def test_a_zip_with_a_damaged_member_is_refused(source, encode, tmp_path, place, name):
     archive = tmp_path / "half.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for path in source.iterdir():
             file.write(path, path.name)
     with zipfile.ZipFile(archive) as file:
-        member = file.getinfo("user_action.csv")
+        member = file.getinfo(name)
     content = bytearray(archive.read_bytes())
     start = member.header_offset + 30 + len(member.filename)
     offset = {"start": member.header_offset, "middle": start, "end": start + member.compress_size - 8}[place]
     content[offset : offset + 8] = bytes(255 - byte for byte in content[offset : offset + 8])
     archive.write_bytes(content)
     encode(archive, code=2)
-    assert "user_action.csv" in encode.error and encode.error.count("\n") == 1
+    assert name in encode.error and encode.error.count("\n") == 1
 
 
 def test_a_zip_with_a_bomb_or_two_files_of_one_name_or_a_password_is_refused(source, encode, tmp_path):
@@ -477,6 +592,17 @@ def test_one_feed_with_an_embedding_is_as_none(source, encode):
 
 
 # ---- as a user runs it
+
+
+def test_ten_times_the_users_are_ten_times_the_rows_of_each(source, encode, tmp_path):
+    (tmp_path / "tenfold").mkdir()
+    assert benchmark.tenfold(source, tmp_path / "tenfold") == 80
+    once, ten = (load(encode(place, "--min-count", 1, out=place.name + "_out")) for place in (source, tmp_path / "tenfold"))
+    assert ten.meta["name"] == "rows of WeChat Big Data Challenge 2021 ten times" and ten.meta["synthetic"]
+    raw = [data.tables["user"]["key"][data.train["user"]].tolist() for data in (once, ten)]
+    assert raw[1] == [user + 13 * copy for copy in range(10) for user in raw[0]]  # 12 is the largest
+    for name in ("feed", "day", "device", *ACTIONS):
+        assert ten.train[name].tolist() == 10 * once.train[name].tolist()
 
 
 def test_bars_in_a_terminal_none_in_a_pipe_and_silence_if_quiet(tiny, tmp_path):
