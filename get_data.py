@@ -207,11 +207,12 @@ def past_statistics(day, user, feed, author, labels, n_users):
 
 
 def past_tastes(day, user, feed, labels, vectors, seen, n_users):
-    """What each user likes more than others do, in the space of the feeds' vectors: float16 (days + 1, users, actions, width).
+    """What each user likes and watches more than others do, in the feeds' space: float16 (days + 1, users, actions + 1, width).
 
-    Under a day stands the sum over the user's rows of strictly earlier days of (label - the user's smoothed rate) times the
-    feed's vector, over the root of the positives to be expected: the score statistic of a logistic regression of the label on
-    the vector. Scaled so that without any taste its dot product with the vector of a feed has about unit variance.
+    Under a day stands for each action the sum over the user's rows of strictly earlier days of (label - the user's smoothed
+    rate) times the feed's vector, over the root of the positives to be expected: the score statistic of a logistic regression
+    of the label on the vector. Scaled so that without any taste its dot product with the vector of a feed has about unit
+    variance. Last stands the mean vector of what the user watched, less everyone's, shrunk as by m = SMOOTHING rows more.
     day, user, feed, labels {action: }: (rows,). vectors: (feeds, width). seen: bool (feeds,), the feeds seen in training.
     """
     from scipy.sparse import coo_array
@@ -219,7 +220,7 @@ def past_tastes(day, user, feed, labels, vectors, seen, n_users):
     n_days, width = int(day.max()) + 1, vectors.shape[1]
     known = vectors[seen]  # their mean is zero, as PCA leaves it
     scale = max(np.linalg.norm(known.T @ known / max(len(known), 1)), 1e-6)  # deviation of the dot product of two of them
-    tastes = np.zeros((n_days + 1, n_users, len(labels), width), np.float16)
+    tastes = np.zeros((n_days + 1, n_users, len(labels) + 1, width), np.float16)
     rows, positives = np.zeros(n_users, np.float32), np.zeros((n_users, len(labels)), np.float32)
     viewed, acted = np.zeros((n_users, 1, width), np.float32), np.zeros((n_users, len(labels), width), np.float32)
     of_label = [np.flatnonzero(label) for label in labels.values()]
@@ -238,10 +239,12 @@ def past_tastes(day, user, feed, labels, vectors, seen, n_users):
             positives[:, column] += np.bincount(user[hits], minlength=n_users)
             add(acted[:, column], hits)
         rates = smoothed_rates(positives, rows)[1][:, :, None]  # (users, actions, 1)
+        everyone = viewed[:, 0].sum(axis=0) / max(rows.sum(), 1)
         for some in range(0, n_users, 1024):  # users whose numbers stay in the processor's cache
             some = slice(some, some + 1024)
             rate = rates[some]
-            tastes[today, some] = (acted[some] - rate * viewed[some]) / (np.sqrt(rate * (rows[some, None, None] + SMOOTHING)) * scale)
+            tastes[today, some, :-1] = (acted[some] - rate * viewed[some]) / (np.sqrt(rate * (rows[some, None, None] + SMOOTHING)) * scale)
+            tastes[today, some, -1] = (viewed[some, 0] - rows[some, None] * everyone) / (rows[some, None] + SMOOTHING)
     return tastes
 
 
@@ -440,7 +443,7 @@ def describe(files, note, actions, valid_day):
     for name, table in (("user_history", "user"), ("feed_history", "feed"), ("author_history", "feed")):
         features[name] = {"kind": "dense", "table": table, "daily": True, "columns": [*actions, "rows"]}
     if "user_taste" in files["user.pkl"]:
-        features["user_taste"] = {"kind": "dot", "table": "user", "daily": True, "with": "feed_embedding", "columns": actions}
+        features["user_taste"] = {"kind": "dot", "table": "user", "daily": True, "with": "feed_embedding", "columns": [*actions, "views"]}
     sizes = {name: FIRST + len(ids) for name, ids in files["vocabularies.pkl"].items()}
     stamp = fingerprint(files)
     for content in files.values():

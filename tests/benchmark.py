@@ -151,7 +151,7 @@ def prepare(folder, n_rows, place, own=5, shared=4):
     spec = {
         "tasks": tasks, "features": names, "ids": {name: size[name] for name in ids}, "dense": dense.shape[1],
         "lists": {name: (size[name], max(arrays[f"{split}_{name}"].shape[1] for split in ("train", "valid"))) for name in lists},
-        "embedding_dim": settings.embedding_dim, "expert_dim": settings.expert_dim, "tower": int(settings.tower), "experts": settings.experts,
+        "learning_rate": settings.learning_rate, "embedding_dim": settings.embedding_dim, "expert_dim": settings.expert_dim, "tower": int(settings.tower), "experts": settings.experts,
         "own": own, "shared": shared, "hidden": [int(width) for width in deepfm.hidden.split(",")], "dropout": deepfm.dropout,
     }
     np.savez(place / "arrays.npz", chosen=chosen, **arrays)
@@ -169,7 +169,8 @@ def setup(model, batch_size, seed, folder, arrays):
     keras.utils.set_random_seed(seed)
     data, arrays, module = load(folder), np.load(arrays), importlib.import_module(model)
     data.train = {name: column[arrays["chosen"]] for name, column in data.train.items()}
-    settings = module.Settings(batch_size=batch_size, **EXPERTS[model])
+    settings = module.Settings(batch_size=batch_size, embedding_l2=0.0, **EXPERTS[model])
+    settings.learning_rate *= (batch_size / 1024) ** 0.5  # as for the peers: fewer steps, each longer
     settings.features = ",".join(name for name in settings.features.split(",") if name in data.meta["features"])
     tasks = list(data.meta["tasks"])[: 1 if model == "deepfm" else None]
     rows = len(arrays["chosen"]) // batch_size * batch_size

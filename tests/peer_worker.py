@@ -45,7 +45,7 @@ def deepctr(model, batch_size, seed, arrays, spec):
             columns, expert_dnn_hidden_units=(spec["expert_dim"],), tower_dnn_hidden_units=(spec["tower"],), gate_dnn_hidden_units=(),
             task_types=["binary"] * len(tasks), task_names=tasks, **experts, **plain,
         )
-    network.compile("adam", "binary_crossentropy")
+    network.compile(tf.keras.optimizers.Adam(spec["learning_rate"] * (batch_size / 1024) ** 0.5), "binary_crossentropy")
     names = get_feature_names(columns)
     rows = len(arrays[f"train_{tasks[0]}"]) // batch_size * batch_size
     order = np.random.default_rng(seed).permutation(rows)

@@ -227,6 +227,11 @@ def test_tastes_equal_loops_over_strictly_earlier_days(source, encode):
                 wanted = taste / np.sqrt(rate * (len(own) + SMOOTHING)) / scale
                 found = data.tables["user"]["user_taste"][day, row["user"][user], column]
                 np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), atol=2e-3)
+                watched = sum((vectors[row["feed"][feed]] for feed in own.feedid), np.zeros(vectors.shape[1]))
+                everyone = vectors[[row["feed"][feed] for feed in before.feedid]].sum(axis=0) / max(len(before), 1)
+                found = data.tables["user"]["user_taste"][day, row["user"][user], -1]
+                np.testing.assert_allclose(found, (watched - len(own) * everyone) / (len(own) + SMOOTHING), atol=2e-3)
+    assert data.meta["features"]["user_taste"]["columns"] == [*(a for a in ACTIONS if a in log), "views"]
 
 
 def test_the_taste_of_a_user_without_one_has_unit_variance_on_any_feed():
