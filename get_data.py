@@ -222,7 +222,7 @@ def past_tastes(day, user, feed, labels, vectors, seen, n_users):
     scale = max(np.linalg.norm(known.T @ known / max(len(known), 1)), 1e-6)  # deviation of the dot product of two of them
     tastes = np.zeros((n_days + 1, n_users, len(labels) + 1, width), np.float16)
     rows, positives = np.zeros(n_users, np.float32), np.zeros((n_users, len(labels)), np.float32)
-    viewed, acted = np.zeros((n_users, 1, width), np.float32), np.zeros((n_users, len(labels), width), np.float32)
+    viewed, acted = np.zeros((n_users, width), np.float32), np.zeros((n_users, len(labels), width), np.float32)
     of_label = [np.flatnonzero(label) for label in labels.values()]
 
     def add(total, of):  # to the total of each user the vectors of the feeds in these rows
@@ -233,18 +233,18 @@ def past_tastes(day, user, feed, labels, vectors, seen, n_users):
     for today in bar("tastes by day", range(1, n_days + 1)):
         new = np.flatnonzero(day == today - 1)
         rows += np.bincount(user[new], minlength=n_users)
-        add(viewed[:, 0], new)
+        add(viewed, new)
         for column, of in enumerate(of_label):
             hits = of[day[of] == today - 1]
             positives[:, column] += np.bincount(user[hits], minlength=n_users)
             add(acted[:, column], hits)
         rates = smoothed_rates(positives, rows)[1][:, :, None]  # (users, actions, 1)
-        everyone = viewed[:, 0].sum(axis=0) / max(rows.sum(), 1)
-        for some in range(0, n_users, 1024):  # users whose numbers stay in the processor's cache
-            some = slice(some, some + 1024)
+        everyone = viewed.sum(axis=0) / max(rows.sum(), 1)
+        for start in range(0, n_users, 1024):  # users whose numbers stay in the processor's cache
+            some = slice(start, start + 1024)
             rate = rates[some]
-            tastes[today, some, :-1] = (acted[some] - rate * viewed[some]) / (np.sqrt(rate * (rows[some, None, None] + SMOOTHING)) * scale)
-            tastes[today, some, -1] = (viewed[some, 0] - rows[some, None] * everyone) / (rows[some, None] + SMOOTHING)
+            tastes[today, some, :-1] = (acted[some] - rate * viewed[some, None]) / (np.sqrt(rate * (rows[some, None, None] + SMOOTHING)) * scale)
+            tastes[today, some, -1] = (viewed[some] - rows[some, None] * everyone) / (rows[some, None] + SMOOTHING)
     return tastes
 
 
@@ -337,24 +337,24 @@ class Report:
 
 def read_source(source, report):
     """Everything used of the CSVs: {"log", "tests", "feeds"} and, where they are there, {"embeddings", "truth"}."""
-    name = "feed_embeddings.csv"
-    with ThreadPoolExecutor(1) as aside, source.open(name) if source.has(name) else nullcontext() as file:  # closed, it ends the thread
-        embeddings = file and aside.submit(read_embeddings, file, source.path / name)
+    vectors = "feed_embeddings.csv"
+    with ThreadPoolExecutor(1) as aside, source.open(vectors) if source.has(vectors) else nullcontext() as file:  # closed, it ends the thread
+        embeddings = file and aside.submit(read_embeddings, file, source.path / vectors)
         columns = [column for column in USER_ACTION if column not in ("play", "stay")]
         raw = {"place": source.path, "note": source.note(), "log": read_log(source, "user_action.csv", columns)}
         days = raw["log"]["date_"]
         report("user_action.csv", f"{len(days):,} rows, days {days.min()}..{days.max()}")
         raw["tests"] = {name: read_log(source, f"{name}.csv", TEST) for name in TESTS if source.has(f"{name}.csv")}
-        for test, rows in raw["tests"].items():
-            report(f"{test}.csv", f"{len(rows['userid']):,} rows")
+        for name, rows in raw["tests"].items():
+            report(f"{name}.csv", f"{len(rows['userid']):,} rows")
         raw["feeds"] = read_feeds(source)
         report("feed_info.csv", f"{len(raw['feeds']['feedid']):,} feeds")
         if embeddings:
-            with bar(f"reading {name}", size=source.size(name)) as done:
+            with bar(f"reading {vectors}", size=source.size(vectors)) as done:
                 while not wait([embeddings], timeout=0.1).done:
                     done.update(file.tell() - done.n)
             raw["embeddings"] = embeddings.result()
-            report(name, "{:,} feeds, {} numbers each".format(*raw["embeddings"][1].shape))
+            report(vectors, "{:,} feeds, {} numbers each".format(*raw["embeddings"][1].shape))
     if source.has("true_probability.npy"):
         with source.open("true_probability.npy") as file:
             raw["truth"] = np.load(file)

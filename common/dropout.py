@@ -14,14 +14,15 @@ class Dropout(keras.layers.Dropout):
         if not training or not self.rate:
             return inputs
         n = tf.size(inputs)
+        device = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.uint32)  # 0, unless there are several
         first, second = tf.unstack(tf.cast(self.seed_generator.next(), tf.uint32))
-        bits = mixed(tf.cast(tf.range((n + 1) // 2), tf.uint32) ^ mixed(first ^ mixed(second)))
+        bits = scrambled(tf.cast(tf.range((n + 1) // 2), tf.uint32) ^ scrambled(first ^ scrambled(second ^ scrambled(device))))
         halves = [tf.cast(part, tf.uint16) for part in (bits & 0xFFFF, tf.bitwise.right_shift(bits, 16))]
         bits = tf.concat(halves, axis=0)[:n]  # where XLA joins tensors it keeps them, and does not hash again in each loop that reads them
         return tf.where(tf.reshape(bits, tf.shape(inputs)) >= round(self.rate * 65536), inputs / (1 - self.rate), 0.0)
 
 
-def mixed(bits):
+def scrambled(bits):
     """Each bit of the result depends on all of the argument's: the finalizer of MurmurHash3 (Appleby), uint32 to uint32."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         bits = (bits ^ tf.bitwise.right_shift(bits, shift)) * factor

@@ -18,9 +18,9 @@ class FeatureEmbedding(keras.layers.Layer):
     def __init__(self, spec, dim, **kwargs):
         """spec: what `specify` makes; dim: length of a vector."""
         super().__init__(**kwargs)
-        self.spec, self.dim = spec, dim
+        self.spec, self.dim, self.supports_jit = spec, dim, False  # where Keras compiles on its own: what is looked up varies in length
         self.n_ids, self.n_lists = (sum(map(len, spec[kind].values())) for kind in ("ids", "lists"))  # fields
-        self.table = self.add_weight((spec["n_ids"], dim), self.initializer(), name="table")
+        self.table = self.add_weight((spec["n_rows"], dim), self.initializer(), name="table")
         self.frozen = {
             name: self.add_weight(shape, "zeros", dtype=dtype, trainable=False, name=name)
             for name, (shape, dtype) in spec["frozen"].items()
@@ -36,8 +36,8 @@ class FeatureEmbedding(keras.layers.Layer):
         """The layer for the named features of a Data, its frozen tables filled; `latest` as in `specify`."""
         spec, arrays = specify(data, features, latest)
         layer = cls(spec, dim)
-        for name, array in arrays.items():
-            layer.frozen[name].assign(array)
+        for name in list(arrays):  # each let go once it is there
+            layer.frozen[name].assign(arrays.pop(name))
         return layer
 
     def symbols(self):
@@ -55,7 +55,7 @@ class FeatureEmbedding(keras.layers.Layer):
 
         places: int32 (occurrences,), rows of `table`: those of the ids, (batch, id fields), then those of the lists' items.
         owners: int32 (items,), the list that an item is of, among (batch, lists) of them. lengths: int32 (batch, lists).
-        All others are rows of dense features as the tables keep them.
+        dense: rows of the dense features as the tables keep them; dots: pairs of rows to be multiplied.
         """
         frozen, batch = {name: variable.value for name, variable in self.frozen.items()}, tf.shape(next(iter(inputs.values())))[0]
         rows = {key: tf.cast(inputs[key], tf.int32) for key in self.spec["tables"] if key in inputs}
@@ -72,32 +72,31 @@ class FeatureEmbedding(keras.layers.Layer):
         places += [tf.gather(frozen["list_values"], items.flat_values)] if bounds else []
         found = {"places": tf.concat([tf.zeros([0], tf.int32), *places], axis=0), "owners": tf.cast(items.value_rowids(), tf.int32), "lengths": ends - starts}
 
-        for name, width in self.spec["dense"][""].items():
-            found[name] = tf.reshape(inputs[name], [batch, width])
+        dense = [tf.reshape(inputs[name], [batch, width]) for name, width in self.spec["dense"][""].items()]
         for key, row in rows.items():
-            found |= {name: tf.gather(frozen[name], row) for name in (f"{key}_dense",) if name in frozen}
-            found |= {name: tf.gather(frozen[name], today(key)) for name in (f"{key}_daily",) if name in frozen}
-        for name, (key, other, _, _, daily) in self.spec["dots"].items():
-            found[f"{name}_own"] = tf.gather(frozen[f"{name}_own"], today(key) if daily else rows[key])
-            found[f"{name}_other"] = tf.gather(frozen[f"{name}_other"], rows[other])
-        return found
+            dense += [tf.gather(frozen[f"{key}_dense"], row)] if f"{key}_dense" in frozen else []
+            dense += [tf.gather(frozen[f"{key}_daily"], today(key))] if f"{key}_daily" in frozen else []
+        dots = [
+            (tf.gather(frozen[f"{name}_own"], today(key) if daily else rows[key]), tf.gather(frozen[f"{name}_other"], rows[other]))
+            for name, (key, other, _, _, daily) in self.spec["dots"].items()
+        ]
+        return found | {"dense": dense, "dots": dots}
 
-    def assemble(self, rows, found):
-        """Vectors and dense from the rows (occurrences, dim) of `table` that stand at the places, and what else was found.
+    def assemble(self, embedded, found):
+        """Vectors and dense from what stands in `table` at the places, (occurrences, dim), and what else was looked up.
 
         Arithmetic alone, so that XLA compiles it; an item whose owner is -1 is of no list.
         """
         lengths, n_lists = found["lengths"], self.n_lists
         batch = tf.shape(lengths)[0]
-        sums = tf.math.unsorted_segment_sum(rows[batch * self.n_ids :], found["owners"], batch * n_lists)
+        sums = tf.math.unsorted_segment_sum(embedded[batch * self.n_ids :], found["owners"], batch * n_lists)
         means = tf.reshape(sums, [batch, n_lists, self.dim]) / tf.cast(tf.maximum(lengths, 1), tf.float32)[:, :, None]
-        vectors = tf.concat([tf.reshape(rows[: batch * self.n_ids], [batch, self.n_ids, self.dim]), means], axis=1)
+        vectors = tf.concat([tf.reshape(embedded[: batch * self.n_ids], [batch, self.n_ids, self.dim]), means], axis=1)
 
-        names = [*self.spec["dense"][""], *(f"{key}_{kind}" for key in self.spec["tables"] for kind in ("dense", "daily"))]
-        dense = [tf.cast(found[name], tf.float32) for name in names if name in found]
-        for name, (_, _, k, n, _) in self.spec["dots"].items():
-            own = tf.reshape(tf.cast(found[f"{name}_own"], tf.float32), [batch, k, n])
-            dense.append(tf.reduce_sum(own * found[f"{name}_other"][:, :, None], axis=1))  # (batch, n)
+        dense = [tf.cast(rows, tf.float32) for rows in found["dense"]]
+        for (own, other), (_, _, k, n, _) in zip(found["dots"], self.spec["dots"].values()):
+            own = tf.reshape(tf.cast(own, tf.float32), [batch, k, n])
+            dense.append(tf.reduce_sum(own * other[:, :, None], axis=1))  # (batch, n)
         return vectors, tf.concat([tf.zeros([batch, 0]), *dense], axis=1)
 
     def get_config(self):
@@ -109,7 +108,7 @@ def specify(data, names, latest=False):
 
     With `latest` the daily features stand still at their last day, that of the test, and no day is asked for.
 
-    spec: n_ids, rows of the embedding table; starts {feature: its first row there}; tables {key: rows}; ids, lists {key:
+    spec: n_rows, those of the embedding table; starts {feature: its first row there}; tables {key: rows}; ids, lists {key:
     [feature]}; dense {key: {feature: width}}; dots {feature: [its key, the other's, k, n, daily]}; inputs, the columns of
     interactions that are read; frozen {name: (shape, dtype)}. The key "" stands for features without a table.
     """
@@ -135,12 +134,12 @@ def specify(data, names, latest=False):
             arrays[f"{key}_ids"] = np.stack([table[name] + starts[name] for name in ids], axis=1).astype(np.int32)
         if lists:
             shift = np.cumsum([sum(map(len, values)), *(len(table[name]["values"]) for name in lists)])
-            offsets = np.stack([table[name]["offsets"] + first for name, first in zip(lists, shift)], axis=1)
+            offsets = np.stack([table[name]["offsets"] + before for name, before in zip(lists, shift)], axis=1)
             arrays[f"{key}_bounds"] = np.stack([offsets[:-1], offsets[1:]], axis=1).astype(np.int32)  # (rows, 2, lists)
             values += [table[name]["values"] + starts[name] for name in lists]
         if fixed or days:
             still = [table[name] for name in fixed] + list(days.values())
-            arrays[f"{key}_dense"] = np.concatenate([values.astype(np.float32) for values in still], axis=1)
+            arrays[f"{key}_dense"] = np.concatenate([column.astype(np.float32) for column in still], axis=1)
         if daily and not latest:
             blocks = np.concatenate([table[name].astype(np.float16) for name in daily], axis=2)
             arrays[f"{key}_daily"] = blocks.reshape(-1, blocks.shape[2])
@@ -151,7 +150,7 @@ def specify(data, names, latest=False):
             other = data.meta["features"][feature["with"]]["table"]
             own, daily = data.tables[feature["table"]][name], feature["daily"] and not latest
             own = own[-1] if feature["daily"] and latest else own
-            own = own.swapaxes(-1, -2)  # the numbers that are added up stand far apart, so that each step of it is one of vectors
+            own = own.swapaxes(-1, -2)  # (..., k, n): the sum over k then runs over whole vectors of n
             dots[name] = [feature["table"], other, *own.shape[-2:], daily]
             arrays[f"{name}_own"] = own.reshape(-1, own.shape[-2] * own.shape[-1])
             arrays[f"{name}_other"] = data.tables[other][feature["with"]].astype(np.float32)
@@ -161,7 +160,7 @@ def specify(data, names, latest=False):
     used_keys = [key for key in keys if of("id", key) or of("list", key) or dense[key] or key in of_dots]
     daily = not latest and any(feature.get("daily") for feature in features.values())
     spec = {
-        "inputs": [*used_keys, *(["day"] if daily else []), *of("id", ""), *dense[""]], "n_ids": int(sum(sizes)), "starts": starts, "tables": keys,
+        "inputs": [*used_keys, *(["day"] if daily else []), *of("id", ""), *dense[""]], "n_rows": int(sum(sizes)), "starts": starts, "tables": keys,
         "dense": dense, "dots": dots,
         "ids": {key: of("id", key) for key in (*keys, "")},
         "lists": {key: of("list", key) for key in keys if of("list", key)},

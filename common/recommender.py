@@ -13,7 +13,8 @@ SHORTEST = 512  # what varies in length is filled up to a multiple of this at th
 class Recommender:
     """An embedding and a network being trained: the graphs of a step and of a prediction.
 
-    The lookup runs as plain TensorFlow, since it is sparse; the network, its loss, gradients and Adam are compiled by XLA.
+    A step is one XLA program: embeddings, network, loss, gradients, both Adams. Beside it runs, in plain TensorFlow, what varies
+    in length: which rows of the embedding table the next batch looks up, and which of them are the same.
     """
 
     def __init__(self, embed, network, loss, task_weights, l2=0.0, link=lambda logit: logit):
@@ -36,29 +37,30 @@ class Recommender:
         """What a step on these rows needs of the data: labels {task: (batch,)}, what the embedding looks up, ids (rows,) and place.
 
         ids: each row of the embedding table that is touched, once; place: where in `ids` each occurrence of one stands. What
-        varies in length is filled up to a multiple of the batch with -1 and with rows beyond the table, which XLA passes
-        over: few shapes, each compiled once.
+        varies in length is filled up to a multiple of the batch, so that few shapes are compiled: with rows beyond the table,
+        where XLA writes nothing and reads its last row, and with the owner and the place -1, to which nothing is added.
         """
-        batch, beyond = {name: tf.gather(column, rows) for name, column in data.items()}, self.embed.spec["n_ids"]
-        found = self.embed.look_up({name: batch[name] for name in self.columns})
+        with tf.device("CPU:0"):  # where the columns of all rows are
+            batch = {name: tf.gather(column, rows) for name, column in data.items()}
+        found, beyond = self.embed.look_up({name: batch[name] for name in self.columns}), self.embed.spec["n_rows"]
         ids, place = tf.unique(found["places"])
-        items, some = (-tf.size(one) % tf.maximum(tf.size(rows), SHORTEST) for one in (found["owners"], ids))  # to fill up with
+        more_items, more_ids = (-tf.size(one) % tf.maximum(tf.size(rows), SHORTEST) for one in (found["owners"], ids))
 
-        def filled(values, n, filling):
-            return tf.pad(values, [[0, n]], constant_values=filling)
+        def filled(values, more, filling):
+            return tf.pad(values, [[0, more]], constant_values=filling)
 
-        found |= {"places": filled(found["places"], items, beyond), "owners": filled(found["owners"], items, -1)}
-        return {task: batch[task] for task in self.tasks}, found, filled(ids, some, beyond), filled(place, items, -1)
+        found |= {"places": filled(found["places"], more_items, beyond), "owners": filled(found["owners"], more_items, -1)}
+        return {task: batch[task] for task in self.tasks}, found, filled(ids, more_ids, beyond), filled(place, more_items, -1)
 
     def gradients(self, labels, found):
         """The mean loss of a batch; its gradients with respect to the rows of the table that were looked up, and to the weights."""
         labels = {task: tf.cast(label, tf.float32) for task, label in labels.items()}
-        rows = tf.gather(self.row_adam.table, found["places"])
+        embedded = tf.gather(self.row_adam.table, found["places"])
         with tf.GradientTape() as tape:
-            tape.watch(rows)
-            logits = self.network(list(self.embed.assemble(rows, found)), training=True)
+            tape.watch(embedded)
+            logits = self.network(list(self.embed.assemble(embedded, found)), training=True)
             loss = sum(w * tf.reduce_mean(self.loss(labels[task], logits[task][:, 0])) for task, w in self.task_weights.items())
-        to_rows, *to_weights = tape.gradient(loss, [rows, *self.weights])
+        to_rows, *to_weights = tape.gradient(loss, [embedded, *self.weights])
         return loss, to_rows, to_weights
 
     def step(self, labels, found, ids, place, learning_rate):
@@ -66,7 +68,7 @@ class Recommender:
         loss, to_rows, to_weights = self.gradients(labels, found)
         self.adam.learning_rate.assign(learning_rate)
         self.adam.apply(to_weights)
-        if self.embed.spec["n_ids"]:  # with dense features alone there is no table to train
+        if self.embed.spec["n_rows"]:  # with dense features alone there is no table to train
             self.row_adam.apply(ids, place, to_rows, learning_rate)
         return loss
 
@@ -120,7 +122,7 @@ class Recommender:
 class MirroredRecommender(Recommender):
     """A Recommender made in the scope of a tf.distribute.MirroredStrategy: each device has all weights and takes its share of a batch.
 
-    A step is the same as on one device, but for the order in which numbers are added.
+    A step is the same as on one device, but for the order in which numbers are added and for what dropout leaves out.
     """
 
     def __init__(self, *args):
@@ -138,14 +140,13 @@ class MirroredRecommender(Recommender):
         """One device's part of a step: what its rows add to the loss."""
         here = tf.distribute.get_replica_context()
         mine = rows[here.replica_id_in_sync_group :: here.num_replicas_in_sync]
-        with tf.device("CPU:0"):  # where the columns of all rows are
-            batch = {name: tf.gather(column, mine) for name, column in data.items()}
-        labels, found, _, _ = self.look_up(batch, tf.range(tf.size(mine)))
+        labels, found, _, _ = self.look_up(data, mine)
         loss, to_rows, to_weights = self.gradients(labels, found)
         part = tf.cast(tf.size(mine), tf.float32) / tf.cast(tf.size(rows), tf.float32)
         self.adam.apply([part * gradient for gradient in to_weights])  # Keras adds up those of all devices
-        real = tf.where(found["places"] < self.embed.spec["n_ids"])[:, 0]
-        here.merge_call(self.update_rows, args=(tf.gather(found["places"], real), tf.gather(part * to_rows, real), learning_rate))
+        if self.embed.spec["n_rows"]:
+            real = tf.where(found["places"] < self.embed.spec["n_rows"])[:, 0]
+            here.merge_call(self.update_rows, args=(tf.gather(found["places"], real), tf.gather(part * to_rows, real), learning_rate))
         return part * loss
 
     def update_rows(self, strategy, places, to_rows, learning_rate):

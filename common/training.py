@@ -18,6 +18,7 @@ from common.progress import bar
 from common.recommender import Recommender, MirroredRecommender
 from common.scoring import mean_and_spread, score_tasks
 
+VERSION = 2  # of checkpoints: another one where weights have other names or shapes, or random numbers are drawn otherwise
 STEPS_PER_CALL = 50  # steps between two returns from the graph to Python
 
 
@@ -43,9 +44,10 @@ def batches(n_rows, batch_size, rng):
     return np.concatenate([order, order[: -n_rows % batch_size]]).reshape(-1, batch_size)
 
 
-def strategy():
-    """MirroredStrategy where TensorFlow sees several GPUs, otherwise the default one, which is one device."""
-    return tf.distribute.MirroredStrategy() if len(tf.config.list_logical_devices("GPU")) > 1 else tf.distribute.get_strategy()
+def strategy(batch_size):
+    """MirroredStrategy where TensorFlow sees several GPUs, and a row for each, otherwise the default one, which is one device."""
+    several = 1 < len(tf.config.list_logical_devices("GPU")) <= batch_size
+    return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
 
 
 class Stopped(Exception):
@@ -146,15 +148,17 @@ def fit(data, tasks, settings, build, loss, link, schedule, checkpoint, log):
     """
     keras.utils.set_random_seed(settings.seed)
     keras.backend.clear_session()
-    with (devices := strategy()).scope():
+    with (devices := strategy(min(settings.batch_size, len(data.train[tasks[0]])))).scope():
         embed, network = build(data, tasks, settings)
         kind = MirroredRecommender if devices.num_replicas_in_sync > 1 else Recommender
         model = kind(embed, network, loss, {task: data.loss_weights[task] for task in tasks}, settings.embedding_l2, link)
-    of = json.dumps([data.fingerprint, settings.seed, list(tasks), hyperparameters(settings)], sort_keys=True)
+    of = json.dumps([VERSION, data.fingerprint, settings.seed, list(tasks), hyperparameters(settings)], sort_keys=True)
     course, rng = settings.resume and load_course(checkpoint, model, of) or Course(), np.random.default_rng(settings.seed)
     if course.random:
         rng.bit_generator.state = json.loads(course.random)
-    train, groups = {name: tf.constant(data.train[name]) for name in (*model.columns, *tasks)}, data.valid.get(data.meta["group"])
+    with tf.device("CPU:0"):  # a batch of them goes to where it is needed
+        train = {name: tf.constant(data.train[name]) for name in (*model.columns, *tasks)}
+    groups = data.valid.get(data.meta["group"])
     shown = settings.target if settings.target in tasks else tasks[0]
     with StopSignal() as stop:
         while course.epoch < settings.epochs:

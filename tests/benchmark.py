@@ -31,7 +31,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 OUT = ROOT / "user_data" / "benchmark.csv"
 SCRIPTS = ("deepfm", "mmoe", "ple", "FocalLoss")
-PEERS = ("deepctr==0.9.4", "tensorflow==2.21.0", "tf_keras==2.21.0", "setuptools<81", "lightgbm==4.7.0")
+PACKAGES = ("deepctr==0.9.4", "tensorflow==2.21.0", "tf_keras==2.21.0", "setuptools<81", "lightgbm==4.7.0")
+PEERS = {  # what peers runs: the worker's name for it
+    "LightGBM": "lightgbm", "LightGBM, history": "lightgbm_history", "DeepCTR DeepFM": "deepfm", "DeepCTR MMOE": "mmoe", "DeepCTR PLE": "ple",
+}
 WARM = 20  # steps before the clock starts
 EXPERTS = {"deepfm": {}, "mmoe": {}, "ple": {"own_experts": "5", "shared_experts": 4}}  # PLE: 24 experts with four tasks
 
@@ -150,6 +153,7 @@ def prepare(folder, n_rows, place, own=5, shared=4):
     settings, deepfm = mmoe.Settings(), importlib.import_module("deepfm").Settings()
     spec = {
         "tasks": tasks, "features": names, "ids": {name: size[name] for name in ids}, "dense": dense.shape[1],
+        "history": sum(data.tables[data.meta["features"][name]["table"]][name].shape[-1] for name in names if name.endswith("_history")),  # the first
         "lists": {name: (size[name], max(arrays[f"{split}_{name}"].shape[1] for split in ("train", "valid"))) for name in lists},
         "learning_rate": settings.learning_rate, "embedding_dim": settings.embedding_dim, "expert_dim": settings.expert_dim, "tower": int(settings.tower), "experts": settings.experts,
         "own": own, "shared": shared, "hidden": [int(width) for width in deepfm.hidden.split(",")], "dropout": deepfm.dropout,
@@ -169,7 +173,7 @@ def setup(model, batch_size, seed, folder, arrays):
     keras.utils.set_random_seed(seed)
     data, arrays, module = load(folder), np.load(arrays), importlib.import_module(model)
     data.train = {name: column[arrays["chosen"]] for name, column in data.train.items()}
-    settings = module.Settings(batch_size=batch_size, embedding_l2=0.0, **EXPERTS[model])
+    settings = module.Settings(batch_size=batch_size, embedding_l2=0.0, **EXPERTS[model])  # without L2, which would make plain Keras's Adam another
     settings.learning_rate *= (batch_size / 1024) ** 0.5  # as for the peers: fewer steps, each longer
     settings.features = ",".join(name for name in settings.features.split(",") if name in data.meta["features"])
     tasks = list(data.meta["tasks"])[: 1 if model == "deepfm" else None]
@@ -242,7 +246,7 @@ def environment():
     python = ROOT / "user_data" / ".peers" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PEERS], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
     return python
 
 
@@ -284,8 +288,8 @@ def training(folder, rounds, n_rows, models, batch_sizes):
 LEGACY = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
-def peers(folder, rounds):
-    """One epoch of each of DeepCTR's models and LightGBM on all training rows, with our default sizes; a row each in results.csv."""
+def peers(folder, rounds, models):
+    """One epoch of each of DeepCTR's models, and LightGBM, on all training rows, with our default sizes; a row each in results.csv."""
     import numpy as np
     from common import results
     from common.pickles import load
@@ -296,7 +300,7 @@ def peers(folder, rounds):
         place = Path(place)
         data, tasks = prepare(folder, None, place, int(ple.own_experts), ple.shared_experts)
         fingerprint = load(folder).fingerprint
-        for seed, (name, model) in itertools.product(range(rounds), (("LightGBM", "lightgbm"), ("DeepCTR DeepFM", "deepfm"), ("DeepCTR MMOE", "mmoe"), ("DeepCTR PLE", "ple"))):
+        for seed, (name, model) in itertools.product(range(rounds), [one for one in PEERS.items() if one[1] in models]):
             if any((row["model"], row["seed"]) == (name, str(seed)) for row in results.read(folder, fingerprint)):
                 continue
             seconds, peak = timed(python, ROOT / "tests" / "peer_worker.py", model, 1024, seed, place / "arrays.npz", place / "spec.json", place / "out.npz", env=LEGACY)
@@ -491,10 +495,14 @@ def main():
     parser.add_argument("place", help="a folder of CSVs (encode, total, final) or of pickles (the others)")
     parser.add_argument("--rounds", type=int, default=5, help="times that each is run (5)")
     parser.add_argument("--rows", type=int, default=600_000, help="training: rows an epoch (600000)")
-    parser.add_argument("--models", default="deepfm,mmoe,ple", help="training: which, separated by commas")
+    parser.add_argument("--models", default="", help=f"training and peers: which, separated by commas (deepfm, mmoe, ple; peers also {', '.join(list(PEERS.values())[:2])})")
     parser.add_argument("--batch-sizes", default="1024,10240", help="training: rows a step, separated by commas")
     given = parser.parse_args()
-    more = (given.rows, given.models.split(","), [int(size) for size in given.batch_sizes.split(",")]) if given.table == "training" else ()
+    models = given.models.split(",") if given.models else None
+    more = {
+        "training": (given.rows, models or list(EXPERTS), [int(size) for size in given.batch_sizes.split(",")]),
+        "peers": (models or list(PEERS.values()),),
+    }.get(given.table, ())
     globals()[given.table](given.place, given.rounds, *more)
 
 

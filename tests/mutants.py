@@ -36,11 +36,11 @@ MUTANTS = {  # file: tests that must notice, then pairs of what stands there and
         ("zip(weights, groups)", "zip(weights[::-1], groups)"),
     ]),
     "common/dropout.py": ("tests/test_formulas.py", [
-        ("inputs / (1 - self.rate)", "inputs"), (">= round(self.rate", "< round(self.rate"), ("^ mixed(first", "^ mixed(0 * first"), ("bits & 0xFFFF, tf.bitwise.right_shift(bits, 16)", "bits & 0xFFFF, bits & 0xFFFF"),
+        ("inputs / (1 - self.rate)", "inputs"), (">= round(self.rate", "< round(self.rate"), ("^ scrambled(first", "^ scrambled(0 * first"), ("(n + 1) // 2", "n // 2"), ("bits & 0xFFFF, tf.bitwise.right_shift(bits, 16)", "bits & 0xFFFF, bits & 0xFFFF"),
     ]),
     "common/embedding.py": ("tests/test_embedding.py", [
-        ("tf.maximum(lengths, 1)", "tf.maximum(lengths, 2)"), ("* self.spec[\"tables\"][key] + rows[key]", "+ rows[key]"), ("own * found[f\"{name}_other\"][:, :, None]", "own"),
-        ("table[name][\"offsets\"] + first for", "table[name][\"offsets\"] for"), ("table[name][\"values\"] + starts[name]", "table[name][\"values\"]"),
+        ("tf.maximum(lengths, 1)", "tf.maximum(lengths, 2)"), ("* self.spec[\"tables\"][key] + rows[key]", "+ rows[key]"), ("own * other[:, :, None]", "own"),
+        ("table[name][\"offsets\"] + before for", "table[name][\"offsets\"] for"), ("table[name][\"values\"] + starts[name]", "table[name][\"values\"]"),
     ]),
     "common/optimizer.py": ("tests/test_optimizer.py", [
         ("tf.sqrt(1 - self.beta_2**step)", "1.0"), ("/ (1 - self.beta_1**step)", ""), ("tf.square(gradient)", "gradient"), ("(1 - self.beta_1) * gradient", "gradient"),
@@ -54,12 +54,16 @@ MUTANTS = {  # file: tests that must notice, then pairs of what stands there and
     "get_data.py": (HISTORY, [
         ("sum(axis=0, dtype=np.float64) + 0.5", "sum(axis=0, dtype=np.float64)"), ("positives + SMOOTHING * p", "positives"), ("(rows[:, None] + SMOOTHING)", "rows[:, None]"),
         ("(positives + m) / (expected + m)", "(positives + m) / expected"), ("np.log(rate / p)", "np.log(rate)"), ("day == today - 1", "day == today"),
-        ("acted[some] - rate * viewed[some]", "acted[some]"), ("np.sqrt(rate * (rows", "(rate * (rows"), (" * scale)", ")"), ("known != MISSING", "known != 0"),
+        ("acted[some] - rate * viewed[some, None]", "acted[some]"), ("np.sqrt(rate * (rows", "(rate * (rows"), (" * scale)", ")"), ("known != MISSING", "known != 0"),
         ("total >= max(min_count", "total > max(min_count"), ("OTHER + rows_of(ids, vocabulary)", "rows_of(ids, vocabulary)"), ("1 + place", "place"), ("of_author @ expected, SHRINKAGE", "of_author @ expected, 0"), ("np.log1p(rows) / 10", "np.log1p(rows)"),
         ("np.sqrt(max(pca.explained_variance_[0], 1e-12))", "1"),
     ]),
     "common/training.py": ("tests/test_formulas.py tests/test_training.py -k formula\\ or\\ batch\\ or\\ seven\\ or\\ cross\\ or\\ gamma", [
-        ("(1 - 2 * label) * logit", "(2 * label - 1) * logit"), ("order[: -n_rows % batch_size]", "order[:0]"), ("w * tf.reduce_mean", "tf.reduce_mean"),
+        ("(1 - 2 * label) * logit", "(2 * label - 1) * logit"), ("order[: -n_rows % batch_size]", "order[:0]"),
+    ]),
+    "common/recommender.py": ("tests/test_recommender.py tests/test_training.py -k recommender\\ or\\ seven\\ or\\ two_devices", [
+        ("w * tf.reduce_mean", "tf.reduce_mean"), ('filled(found["owners"], more_items, -1)', 'filled(found["owners"], more_items, 0)'), ("filled(place, more_items, -1)", "filled(place, more_items, 0)"),
+        ("part * to_rows", "to_rows"), ("[part * gradient", "[gradient"), ("tf.minimum(step + 1, last)", "step"),
     ]),
 }
 

@@ -1,4 +1,4 @@
-"""DeepCTR's DeepFM, MMOE or PLE, or LightGBM, on arrays that benchmark.py wrote; runs in an environment of its own.
+"""DeepCTR's DeepFM, MMOE or PLE, or LightGBM on all dense columns or on the history statistics, on arrays that benchmark.py wrote; runs in an environment of its own.
 
     TF_USE_LEGACY_KERAS=1 python tests/peer_worker.py MODEL BATCH_SIZE SEED ARRAYS.npz SPEC.json OUT.npz
 """
@@ -14,15 +14,16 @@ WARM = 20  # steps before the clock starts
 TREES = {"n_estimators": 200, "learning_rate": 0.05, "num_leaves": 31, "min_child_samples": 200, "subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.8}
 
 
-def lightgbm(seed, arrays, spec):
-    """LightGBM on the dense values, a model a task: training rows times tasks per second, {task: probabilities}."""
+def lightgbm(seed, arrays, spec, n_columns):
+    """LightGBM on the first dense columns, a model a task: training rows times tasks per second, {task: probabilities}."""
     from lightgbm import LGBMClassifier
 
+    train, valid = (arrays[f"{split}_dense_values"][:, :n_columns] for split in ("train", "valid"))
     found, since = {}, time.perf_counter()
     for task in spec["tasks"]:
-        found[task] = LGBMClassifier(**TREES, random_state=seed, verbose=-1).fit(arrays["train_dense_values"], arrays[f"train_{task}"])
-    speed = len(arrays["train_dense_values"]) / (time.perf_counter() - since)
-    return speed, {task: trees.predict_proba(arrays["valid_dense_values"])[:, 1] for task, trees in found.items()}
+        found[task] = LGBMClassifier(**TREES, random_state=seed, verbose=-1).fit(train, arrays[f"train_{task}"])
+    speed = len(train) / (time.perf_counter() - since)
+    return speed, {task: trees.predict_proba(valid)[:, 1] for task, trees in found.items()}
 
 
 def deepctr(model, batch_size, seed, arrays, spec):
@@ -68,7 +69,8 @@ def deepctr(model, batch_size, seed, arrays, spec):
 
 def main(model, batch_size, seed, arrays, spec, out):
     seed, spec, arrays = int(seed), json.load(open(spec)), dict(np.load(arrays))
-    speed, found = lightgbm(seed, arrays, spec) if model == "lightgbm" else deepctr(model, int(batch_size), seed, arrays, spec)
+    columns = {"lightgbm": spec["dense"], "lightgbm_history": spec["history"]}.get(model)
+    speed, found = lightgbm(seed, arrays, spec, columns) if columns else deepctr(model, int(batch_size), seed, arrays, spec)
     np.savez(out, rows_per_second=speed, **found)
 
 

@@ -77,10 +77,15 @@ def test_every_kind_of_feature_is_looked_up(data):
         np.testing.assert_allclose(dense[row], wanted_dense, atol=2e-3)  # statistics by day are kept in half precision
 
 
+def test_keras_is_told_that_xla_cannot_compile_the_lookup(data):
+    """Where there is a GPU, Model.predict compiles whatever does not say so."""
+    assert not FeatureEmbedding.of(data, ["tags"], dim=4).supports_jit
+
+
 def test_features_of_one_vocabulary_share_rows_and_others_do_not(data):
     spec = FeatureEmbedding.of(data, ["userid", "tags", "machine_tags", "words"], dim=4).spec
     assert spec["starts"]["tags"] == spec["starts"]["machine_tags"] == 9 and spec["starts"]["words"] == 15
-    assert spec["n_ids"] == 9 + 6 + 8
+    assert spec["n_rows"] == 9 + 6 + 8
 
 
 def test_only_the_features_named_are_read(data):
