@@ -24,7 +24,7 @@ from common.pickles import InputError, load, read
 from common.scoring import mean_and_spread, score_tasks, weighted, yardsticks
 from common.training import Stopped, constant_rate, cross_entropy, fit, own_logit
 
-MEMORY, MEMORY_A_BYTE, RESERVED = 3.5e8, 2.5, 1.2e9  # bytes of a run, beside 2.5 a byte of pickles; addresses reserved beyond
+MEMORY, MEMORY_A_BYTE, RESERVED = 4e8, 3.1, 1.2e9  # bytes of a run, beside 3.1 a byte of pickles; addresses reserved beyond
 ROOT = Path(__file__).resolve().parent.parent
 
 
