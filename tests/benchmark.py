@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 OUT = ROOT / "user_data" / "benchmark.csv"
 SCRIPTS = ("deepfm", "mmoe", "ple", "FocalLoss")
-PACKAGES = ("deepctr==0.9.4", "tensorflow==2.21.0", "tf_keras==2.21.0", "setuptools<81", "lightgbm==4.7.0")
+PACKAGES = ("deepctr==0.9.4", "tensorflow==2.21.0", "tf_keras==2.21.0", "setuptools<81", "lightgbm==4.7.0", "scikit-learn==1.9.1")
 PEERS = {  # what peers runs: the worker's name for it
     "LightGBM": "lightgbm", "LightGBM, history": "lightgbm_history", "DeepCTR DeepFM": "deepfm", "DeepCTR MMOE": "mmoe", "DeepCTR PLE": "ple",
 }
