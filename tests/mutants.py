@@ -28,7 +28,7 @@ MUTANTS = {  # file: tests that must notice, then pairs of what stands there and
     ]),
     "mmoe.py": (FORMULAS, [
         ("layers.Softmax(name", "layers.ReLU(name"), ("ops.expand_dims(gate, -1) * outputs", "outputs"), ("mixed(gate, shared)", "shared[:, 0]"),
-        ("layers.ReLU()(layers", "(layers"), ("for_gates[:, i]", "for_gates[:, 0]"),
+        ("layers.ReLU()(layers", "(layers"), ("gate_logits[:, i]", "gate_logits[:, 0]"),
     ]),
     "ple.py": (FORMULAS, [
         ("seen = {task: [own[task], shared] for", "seen = {task: [own[tasks[0]], shared] for"), ("[*own.values(), shared]", "[shared]"), ("layers.Softmax(name", "layers.ReLU(name"),
