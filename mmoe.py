@@ -56,13 +56,15 @@ def build(data, tasks, settings):
 
     shared = experts(x, settings.experts, settings.expert_dim)
     gate_logits = layers.Reshape((len(tasks), settings.experts))(layers.Dense(len(tasks) * settings.experts, use_bias=False, name="gates")(x))
+    first = layers.Dense(len(tasks), use_bias=False, kernel_initializer="zeros", name="first_order")(dense)  # (batch, tasks)
     logits = {}
     for i, task in enumerate(tasks):
         gate = layers.Softmax(name=f"gate_{task}")(gate_logits[:, i])  # eq. 7: the softmax of a linear map of x, (batch, experts)
         y = Dropout(settings.dropout)(mixed(gate, shared))
         for width in numbers(settings.tower):
             y = layers.Dense(width, "relu")(y)
-        logits[task] = layers.Dense(1, name=task, bias_initializer=keras.initializers.Constant(data.log_odds(task)))(y)
+        y = layers.Dense(1, name=task, bias_initializer=keras.initializers.Constant(data.log_odds(task)))(y)
+        logits[task] = first[:, i : i + 1] + y
     return embed, keras.Model([vectors, dense], logits)
 
 

@@ -89,12 +89,14 @@ def build(data, tasks, settings):
         before = gate_logits(inputs, {who: sum(outputs.shape[1] for outputs in groups) for who, groups in seen.items()}, level)
         inputs = {who: mixed(layers.Softmax(name=f"gate_{level + 1}_{who}")(before[who]), groups) for who, groups in seen.items()}
 
+    first = layers.Dense(len(tasks), use_bias=False, kernel_initializer="zeros", name="first_order")(dense)  # (batch, tasks)
     logits = {}
-    for task in tasks:
+    for i, task in enumerate(tasks):
         y = Dropout(settings.dropout)(inputs[task])
         for width in numbers(settings.tower):
             y = layers.Dense(width, "relu")(y)
-        logits[task] = layers.Dense(1, name=task, bias_initializer=keras.initializers.Constant(data.log_odds(task)))(y)
+        y = layers.Dense(1, name=task, bias_initializer=keras.initializers.Constant(data.log_odds(task)))(y)
+        logits[task] = first[:, i : i + 1] + y
     return embed, keras.Model([vectors, dense], logits)
 
 

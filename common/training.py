@@ -18,7 +18,7 @@ from common.progress import bar
 from common.recommender import Recommender, MirroredRecommender
 from common.scoring import mean_and_spread, score_tasks
 
-VERSION = 2  # of checkpoints: another one where weights have other names or shapes, or random numbers are drawn otherwise
+VERSION = 3  # of checkpoints: another one where weights have other names or shapes, or random numbers are drawn otherwise
 STEPS_PER_CALL = 50  # steps between two returns from the graph to Python
 
 

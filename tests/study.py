@@ -1,6 +1,6 @@
 """What the README says of the models, made again: run by hand. One command a table, printed as Markdown:
 
-    python tests/study.py search DAY13 [DAY12]       an equal budget of settings a model, on days before those reported; tests/search.csv
+    python tests/study.py search SOURCE              an equal budget of settings a model, on the day before the reported one; tests/search.csv
     python tests/study.py models USER_DATA           the four scripts, five seeds, beside what benchmark.py peers measured
     python tests/study.py pairs USER_DATA            which of their differences are real: paired over seeds, 95 % intervals
     python tests/study.py focal USER_DATA            focal loss and annealing apart: the 2 x 2, and the scores mapped to probabilities
@@ -9,8 +9,8 @@
     python tests/study.py epochs USER_DATA           AUC by epoch, with new embeddings in each epoch and without
     python tests/study.py first USER_DATA            the settings that this project started from in 2021
 
-USER_DATA is a folder that get_data.py wrote. Every run is one of a script, as a user would make it, and stays in the folder's
-results.csv: a run that is there is not made again, so that a study that was stopped goes on. Several folders may be given.
+USER_DATA is a folder that get_data.py wrote, SOURCE one of CSVs. Every run is one of a script, as a user would make it, and stays
+in the folder's results.csv: a run that is there is not made again, so that a study that was stopped goes on. Several folders may be given.
 """
 import argparse
 import csv
@@ -34,10 +34,12 @@ from common.scoring import weighted, yardsticks, score_tasks  # noqa: E402
 
 MULTI_TASK, SINGLE = ("mmoe", "ple"), ("deepfm", "FocalLoss")
 FEW = 100  # validation positives below which a task's AUC says nothing: its scores are printed and not averaged
+DEFAULT_MIN_COUNT = 5  # get_data.py's
 BUDGET = 8  # settings a model that are searched, the first the defaults
+MANY = 100_000  # validation rows from which one seed is enough to search, and uAUC steady enough to rank by: on KuaiRand it moves by .01 with the seed
 SPACE = {  # what is drawn from, each value as likely
     "embedding_dim": (8, 16, 32), "learning_rate": (0.0005, 0.001, 0.002), "batch_size": (512, 1024, 2048), "embedding_l2": (0.0, 0.0001, 0.001),
-    "dropout": (0.0, 0.1, 0.3),
+    "dropout": (0.0, 0.1, 0.3), "min_count": (2, 5, 20),
 }
 OWN_SPACE = {
     "deepfm": {"hidden": ("64,64", "128,64", "256,128")}, "FocalLoss": {"hidden": ("64,64", "128,64", "256,128"), "gamma": (0.5, 1.0, 2.0)},
@@ -65,6 +67,7 @@ class Folder:
         self.path, self.meta, self.fingerprint = Path(path), data.meta, data.fingerprint
         self.tasks, self.title = list(data.meta["tasks"]), data.meta["name"] + " (SYNTHETIC)" * data.meta["synthetic"]
         self.told = [task for task in self.tasks if data.valid[task].sum() >= FEW]  # tasks with enough positives
+        self.n_valid = len(data.valid["day"])
         groups = data.valid.get(data.meta["group"])
         self.marks = {who: score_tasks(data.valid, logits, groups) for who, logits in yardsticks(data, self.tasks).items()}
 
@@ -131,24 +134,40 @@ def markdown(title, columns, rows):
 # ---- the studies
 
 
-def search(folders):
-    """Print the settings of each model by the mean of AUC and uAUC over tasks and folders; all of it goes to tests/search.csv."""
+def encoded(source, min_count):
+    """The Folder of a source's pickles that validates the day before the last, ids of fewer than min_count rows sharing one; made if it is not there."""
+    place = ROOT / "user_data" / "search" / f"{Path(source).resolve().name}-{min_count}"
+    if not (place / "meta.pkl").exists():
+        days = (int(row["date_"]) for row in csv.DictReader(open(Path(source) / "user_action.csv", encoding="utf-8-sig")))
+        subprocess.run([sys.executable, ROOT / "get_data.py", source, "--out", place, "--valid-day", str(max(days) - 1), "--min-count", str(min_count), "--quiet"], check=True)
+    return Folder(place)
+
+
+def drawn(script):
+    """{flags: min_count} of the settings that are searched, BUDGET of them: the defaults, and what is drawn from SPACE and OWN_SPACE."""
+    rng, found = np.random.default_rng(0), {"": DEFAULT_MIN_COUNT}
+    while len(found) < BUDGET:
+        values = {name: some[rng.integers(len(some))] for name, some in (SPACE | OWN_SPACE[script]).items()}
+        min_count = values.pop("min_count")
+        found[" ".join(f"--{name.replace('_', '-')} {value}" if value != "" else f"--{name.replace('_', '-')}=" for name, value in values.items())] = min_count
+    return found
+
+
+def search(sources):
+    """Print the settings of each model and rank them by the mean over sources of AUC and uAUC; all of it goes to tests/search.csv."""
     rows = []
     for script in (*SINGLE, *MULTI_TASK):
-        rng, drawn = np.random.default_rng(0), [""]
-        while len(drawn) < BUDGET:
-            values = {name: some[rng.integers(len(some))] for name, some in (SPACE | OWN_SPACE[script]).items()}
-            flags = " ".join(f"--{name.replace('_', '-')} {value}" if value != "" else f"--{name.replace('_', '-')}=" for name, value in values.items())
-            drawn += [flags] if flags not in drawn else []
-        for flags in drawn:
-            row = {"model": script, "flags": flags}
-            for folder in folders:
-                runs = folder.runs(script, flags, 2).values()
+        for flags, min_count in drawn(script).items():
+            row, ranked = {"model": script, "flags": flags, "min_count": min_count}, []
+            for folder in (encoded(source, min_count) for source in sources):
+                runs = folder.runs(script, flags, 1 if folder.n_valid >= MANY else 2).values()
                 tasks = folder.told if script in MULTI_TASK else folder.told[:1]
                 for score in ("auc", "uauc"):
-                    row[f"{score}, {folder.title}"] = round(float(np.mean([mean_of_tasks(run, score, tasks) for run in runs])), 5)
+                    mean = float(np.mean([mean_of_tasks(run, score, tasks) for run in runs]))
+                    row[f"{score}, {folder.title}"] = round(mean, 5)
+                    ranked += [mean] if score == "auc" or folder.n_valid >= MANY else []
                 row[f"rows/s, {folder.title}"] = round(float(np.mean([float(run["rows_per_second"]) for run in runs])))
-            row["mean"] = round(float(np.mean([value for name, value in row.items() if "auc," in name])), 5)
+            row["mean"] = round(float(np.mean(ranked)), 5)
             rows.append(row)
             print(*row.values(), sep="  ", flush=True)
     rows.sort(key=lambda row: (row["model"], -row["mean"]))
@@ -225,10 +244,12 @@ def tasks(folder):
 
 
 def features(folder):
-    folder = with_cooccurrence(folder)
+    folder = with_more(folder)
     mine = [name for name in importlib.import_module("mmoe").FEATURES.split(",") if name in folder.meta["features"]]
     ways = {"default": mine}
     ways |= {f"without {group}": [name for name in mine if name not in names] for group, names in GROUPS.items() if set(names) & set(mine)}
+    if "user_taste" in mine:
+        ways["without views"] = [name.replace("user_taste", "user_likes") for name in mine]
     ways |= {f"with {group}": [*mine, *names] for group, names in ADDED.items() if set(names) <= set(folder.meta["features"])}
     ways |= {"ids and lists alone": [name for name in mine if name in GROUPS["ids"] + GROUPS["lists"] + GROUPS["device"]], "history alone": [name for name in mine if name in GROUPS["history"]]}
     found = {way: folder.runs("mmoe", f"--features {','.join(names)}" if names != mine else "", 3) for way, names in ways.items()}
@@ -244,12 +265,12 @@ def features(folder):
     markdown(f"{folder.title}, day {folder.meta['valid_day']}: MMOE, three seeds", ["mean AUC", "gain ± standard error", "mean uAUC", "gain ± standard error"], table)
 
 
-def with_cooccurrence(folder):
-    """The Folder beside this one whose tables also have embeddings of feeds and users from an SVD of who saw what in training."""
+def with_more(folder):
+    """The Folder beside this one whose tables also have embeddings of feeds and users from an SVD of who saw what in training, and the tastes without the views."""
     from scipy.sparse import coo_array
     from sklearn.utils.extmath import randomized_svd
 
-    place = folder.path / "cooccurrence"
+    place = folder.path / "more"
     if not (place / "meta.pkl").exists():
         train, files = read(folder.path / "train.pkl"), {f"{name}.pkl": read(folder.path / f"{name}.pkl") for name in ("user", "feed", "meta")}
         shape = [len(files[f"{name}.pkl"]["key"]) for name in ("user", "feed")]
@@ -261,8 +282,11 @@ def with_cooccurrence(folder):
             vectors = (vectors * values)[:, 1:] * unit[:, None]  # the first is how often each was seen
             files[f"{name}.pkl"][f"{name}_cooccurrence"] = (vectors / (vectors[vectors.any(axis=1)].std(axis=0) + 1e-12)).astype(np.float32).clip(-3, 3)
             files["meta.pkl"]["features"][f"{name}_cooccurrence"] = {"kind": "dense", "table": name, "daily": False}
+        if "user_taste" in files["user.pkl"]:
+            files["user.pkl"]["user_likes"], taste = files["user.pkl"]["user_taste"][:, :, :-1], files["meta.pkl"]["features"]["user_taste"]
+            files["meta.pkl"]["features"]["user_likes"] = {**taste, "columns": taste["columns"][:-1]}
         for content in files.values():
-            content["stamp"] += "-cooccurrence"
+            content["stamp"] += "-more"
         for name in ("train", "valid", "vocabularies"):
             files[f"{name}.pkl"] = {**read(folder.path / f"{name}.pkl"), "stamp": files["meta.pkl"]["stamp"]}
         write_all(place, files)
@@ -290,13 +314,12 @@ def main():
     studies = {one.__name__: one for one in (models, pairs, focal, tasks, features, epochs, first)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=["search", *studies])
-    parser.add_argument("folder", nargs="+", help="a folder of pickles")
+    parser.add_argument("folder", nargs="+", help="a folder of pickles; of CSVs for the search")
     given = parser.parse_args()
-    folders = [Folder(path) for path in given.folder]
     if given.study == "search":
-        return search(folders)
-    for folder in folders:
-        studies[given.study](folder)
+        return search(given.folder)
+    for path in given.folder:
+        studies[given.study](Folder(path))
 
 
 if __name__ == "__main__":

@@ -75,6 +75,17 @@ def test_before_training_every_task_is_predicted_at_about_its_training_rate(modu
         assert float(logits[task][0, 0]) == pytest.approx(data.log_odds(task), abs=1e-5)
 
 
+@pytest.mark.parametrize("module", [mmoe, ple])
+def test_each_task_adds_a_first_order_term_of_its_own_that_starts_at_zero(module, data):
+    _, network, vectors, dense = built(module, data)
+    kernel, before = network.get_layer("first_order").kernel, network([vectors, dense])
+    assert not np.any(kernel)
+    kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))
+    after = network([vectors, dense])
+    for i, task in enumerate(TASKS):
+        np.testing.assert_allclose((after[task] - before[task])[:, 0], dense.numpy() @ kernel.numpy()[:, i], rtol=1e-3, atol=1e-5)
+
+
 # ---- experts and gates
 
 

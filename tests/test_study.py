@@ -1,9 +1,11 @@
 """The tables of study.py on runs whose scores are known."""
+import csv
 import json
 import shutil
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from scipy import stats
 
 import study
@@ -77,9 +79,52 @@ def test_cooccurrence_puts_feeds_of_the_same_users_side_by_side(tmp_path):
             "vocabularies": {"userid": 3}, "features": {"userid": {"kind": "id", "table": "user", "vocabulary": "userid"}}}
     tables = {name: {"key": np.arange(-1, 80), "stamp": "x"} for name in ("user", "feed")}
     tables["user"]["userid"] = np.ones(81, np.int32)
+    tables["user"]["user_taste"] = rng.normal(size=(4, 81, 3, 2)).astype(np.float16)
+    tables["feed"]["feed_embedding"] = rng.normal(size=(81, 2)).astype(np.float32)
+    meta["features"]["feed_embedding"] = {"kind": "dense", "table": "feed", "daily": False}
+    meta["features"]["user_taste"] = {"kind": "dot", "table": "user", "daily": True, "with": "feed_embedding", "columns": ["like", "follow", "views"]}
     write_all(tmp_path, {"train.pkl": rows, "valid.pkl": dict(rows), "meta.pkl": meta, "vocabularies.pkl": {"stamp": "x"}, **{f"{name}.pkl": table for name, table in tables.items()}})
-    folder = study.with_cooccurrence(study.Folder(tmp_path))
+    folder = study.with_more(study.Folder(tmp_path))
     assert {"user_cooccurrence", "feed_cooccurrence"} <= set(folder.meta["features"])
     for name in ("user", "feed"):
         first = study.read(folder.path / f"{name}.pkl")[f"{name}_cooccurrence"][1:, 0]
         assert np.ptp(np.sign(first[:40])) == np.ptp(np.sign(first[40:])) == 0 and np.sign(first[0]) != np.sign(first[40])
+    assert folder.meta["features"]["user_likes"] == {**meta["features"]["user_taste"], "columns": ["like", "follow"]}
+    np.testing.assert_array_equal(study.read(folder.path / "user.pkl")["user_likes"], tables["user"]["user_taste"][:, :, :2])
+
+
+@pytest.mark.parametrize("name", ["deepfm", "FocalLoss", "mmoe", "ple"])
+def test_what_is_searched_is_the_defaults_and_as_many_settings_for_each_model_that_its_script_takes(name):
+    module, found = __import__(name), study.drawn(name)
+    assert list(found)[0] == "" and len(found) == study.BUDGET and found == study.drawn(name)
+    read = [parse(module.Settings, None, flags.split()) for flags in found]
+    assert len({json.dumps(hyperparameters(settings)) for settings in read}) == study.BUDGET and read[0] == module.Settings()
+    assert found[""] == 5 and set(found.values()) <= {2, 5, 20}
+
+
+def test_what_is_searched_on_validates_the_day_before_the_last(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    for name in ("get_data.py", "common", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    made = study.encoded(tiny, 3)
+    assert made.path == tmp_path / "user_data" / "search" / f"{tiny.name}-3" and made.meta["valid_day"] == 13
+    few = study.encoded(tiny, 1)
+    assert few.meta["vocabularies"]["feedid"] > made.meta["vocabularies"]["feedid"]
+
+
+def test_the_search_ranks_all_settings_of_each_model(folder, tmp_path, monkeypatch):
+    def runs(self, script, flags, seeds):
+        return {seed: {**{f"{score}_{task}": 0.5 + 0.01 * len(flags) for task in self.tasks for score in ("auc", "uauc")}, "rows_per_second": 7} for seed in range(seeds)}
+
+    (tmp_path / "tests").mkdir()
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study.Folder, "runs", runs)
+    monkeypatch.setattr(study, "encoded", lambda source, min_count: folder)
+    monkeypatch.setattr(folder, "told", folder.tasks)
+    study.search(["anywhere"])
+    rows = list(csv.DictReader(open(tmp_path / "tests" / "search.csv")))
+    assert len(rows) == 4 * study.BUDGET
+    for name in ("deepfm", "mmoe"):
+        mine = [row for row in rows if row["model"] == name]
+        assert [len(row["flags"]) for row in mine] == sorted((len(row["flags"]) for row in mine), reverse=True)
+        assert float(mine[-1]["mean"]) == 0.5 and mine[-1]["flags"] == ""
