@@ -34,7 +34,7 @@ MUTANTS = {  # file: tests that must notice, then pairs of what stands there and
     "ple.py": (FORMULAS, [
         ("seen = {task: [own[task], shared] for", "seen = {task: [own[tasks[0]], shared] for"), ("[*own.values(), shared]", "[shared]"), ("layers.Softmax(name", "layers.ReLU(name"),
         ("experts(inputs[task], n_own", "experts(inputs[SHARED], n_own"), ("(inputs[who]) for who, n", "(inputs[SHARED]) for who, n"), ("ops.sum(g * outputs", "ops.sum(outputs"),
-        ("zip(weights, groups)", "zip(weights[::-1], groups)"), ("first[:, i : i + 1] + y", "y"), ("first[:, i : i + 1] + y", "first[:, :1] + y"),
+        ("zip(weights, groups)", "zip(weights[::-1], groups)"), ("first[:, i : i + 1] + y", "y"), ("first[:, i : i + 1] + y", "first[:, :1] + y"), ('kernel_initializer="zeros"', 'kernel_initializer="ones"'),
     ]),
     "common/dropout.py": ("tests/test_formulas.py", [
         ("inputs / (1 - self.rate)", "inputs"), (">= round(self.rate", "< round(self.rate"), ("^ scrambled(first", "^ scrambled(0 * first"), ("(n + 1) // 2", "n // 2"), ("bits & 0xFFFF, tf.bitwise.right_shift(bits, 16)", "bits & 0xFFFF, bits & 0xFFFF"),

@@ -1,6 +1,6 @@
 """What the README says of the models, made again: run by hand. One command a table, printed as Markdown:
 
-    python tests/study.py search SOURCE              an equal budget of settings a model, on the day before the reported one; tests/search.csv
+    python tests/study.py search SOURCE [SOURCE ..]  an equal budget of settings a model, on the day before the reported one; tests/search.csv
     python tests/study.py models USER_DATA           the four scripts, five seeds, beside what benchmark.py peers measured
     python tests/study.py pairs USER_DATA            which of their differences are real: paired over seeds, 95 % intervals
     python tests/study.py focal USER_DATA            focal loss and annealing apart: the 2 x 2, and the scores mapped to probabilities
@@ -9,11 +9,13 @@
     python tests/study.py epochs USER_DATA           AUC by epoch, with new embeddings in each epoch and without
     python tests/study.py first USER_DATA            the settings that this project started from in 2021
 
-USER_DATA is a folder that get_data.py wrote, SOURCE one of CSVs. Every run is one of a script, as a user would make it, and stays
-in the folder's results.csv: a run that is there is not made again, so that a study that was stopped goes on. Several folders may be given.
+USER_DATA is a folder that get_data.py wrote; SOURCE, one of CSVs, is encoded in user_data/search. Every run is one of a script, as a
+user would make it, and stays in results.csv beside the pickles: a run that is there is not made again, so that a study that was stopped
+goes on. After a model has changed, begin with a new folder. Several folders may be given.
 """
 import argparse
 import csv
+import functools
 import importlib
 import itertools
 import json
@@ -30,6 +32,7 @@ import numpy as np  # noqa: E402
 from common import results  # noqa: E402
 from common.command import hyperparameters, parse  # noqa: E402
 from common.pickles import load, read, write_all  # noqa: E402
+from common.reading import Source, read_columns  # noqa: E402
 from common.scoring import weighted, yardsticks, score_tasks  # noqa: E402
 
 MULTI_TASK, SINGLE = ("mmoe", "ple"), ("deepfm", "FocalLoss")
@@ -134,42 +137,46 @@ def markdown(title, columns, rows):
 # ---- the studies
 
 
+@functools.cache
 def encoded(source, min_count):
-    """The Folder of a source's pickles that validates the day before the last, ids of fewer than min_count rows sharing one; made if it is not there."""
+    """The Folder of the CSVs' pickles that validates the day before the last, ids of fewer than min_count rows sharing one; made once."""
     place = ROOT / "user_data" / "search" / f"{Path(source).resolve().name}-{min_count}"
     if not (place / "meta.pkl").exists():
-        days = (int(row["date_"]) for row in csv.DictReader(open(Path(source) / "user_action.csv", encoding="utf-8-sig")))
-        subprocess.run([sys.executable, ROOT / "get_data.py", source, "--out", place, "--valid-day", str(max(days) - 1), "--min-count", str(min_count), "--quiet"], check=True)
+        days = np.unique(read_columns(Source(source), "user_action.csv", ["date_"])["date_"])
+        command = [sys.executable, ROOT / "get_data.py", source, "--out", place, "--valid-day", days[-2], "--min-count", min_count, "--quiet"]
+        if subprocess.run([*map(str, command)]).returncode:
+            raise SystemExit(f"get_data.py {source} failed.")
     return Folder(place)
 
 
 def drawn(script):
-    """{flags: min_count} of the settings that are searched, BUDGET of them: the defaults, and what is drawn from SPACE and OWN_SPACE."""
-    rng, found = np.random.default_rng(0), {"": DEFAULT_MIN_COUNT}
+    """[(flags, min_count)] of the settings that are searched, BUDGET of them: the defaults, and what is drawn from SPACE and OWN_SPACE."""
+    rng, found = np.random.default_rng(0), [("", DEFAULT_MIN_COUNT)]
     while len(found) < BUDGET:
         values = {name: some[rng.integers(len(some))] for name, some in (SPACE | OWN_SPACE[script]).items()}
         min_count = values.pop("min_count")
-        found[" ".join(f"--{name.replace('_', '-')} {value}" if value != "" else f"--{name.replace('_', '-')}=" for name, value in values.items())] = min_count
+        flags = " ".join(f"--{name.replace('_', '-')} {value}" if value != "" else f"--{name.replace('_', '-')}=" for name, value in values.items())
+        found += [(flags, min_count)] if (flags, min_count) not in found else []
     return found
 
 
 def search(sources):
-    """Print the settings of each model and rank them by the mean over sources of AUC and uAUC; all of it goes to tests/search.csv."""
+    """Print the settings of each model and rank them by the mean over sources of AUC and, from MANY validation rows on, uAUC; all go to tests/search.csv."""
     rows = []
-    for script in (*SINGLE, *MULTI_TASK):
-        for flags, min_count in drawn(script).items():
-            row, ranked = {"model": script, "flags": flags, "min_count": min_count}, []
-            for folder in (encoded(source, min_count) for source in sources):
-                runs = folder.runs(script, flags, 1 if folder.n_valid >= MANY else 2).values()
-                tasks = folder.told if script in MULTI_TASK else folder.told[:1]
-                for score in ("auc", "uauc"):
-                    mean = float(np.mean([mean_of_tasks(run, score, tasks) for run in runs]))
-                    row[f"{score}, {folder.title}"] = round(mean, 5)
-                    ranked += [mean] if score == "auc" or folder.n_valid >= MANY else []
-                row[f"rows/s, {folder.title}"] = round(float(np.mean([float(run["rows_per_second"]) for run in runs])))
-            row["mean"] = round(float(np.mean(ranked)), 5)
-            rows.append(row)
-            print(*row.values(), sep="  ", flush=True)
+    for script, (flags, min_count) in ((script, one) for script in (*SINGLE, *MULTI_TASK) for one in drawn(script)):
+        row, ranked = {"model": script, "flags": flags, "min_count": min_count}, []
+        for folder in (encoded(source, min_count) for source in sources):
+            large = folder.n_valid >= MANY
+            runs = folder.runs(script, flags, 1 if large else 2).values()
+            tasks = folder.told if script in MULTI_TASK else folder.told[:1]
+            for score in ("auc", "uauc"):
+                mean = float(np.mean([mean_of_tasks(run, score, tasks) for run in runs]))
+                row[f"{score}, {folder.title}"] = round(mean, 5)
+                ranked += [mean] if score == "auc" or large else []
+            row[f"rows/s, {folder.title}"] = round(float(np.mean([float(run["rows_per_second"]) for run in runs])))
+        row["mean"] = round(float(np.mean(ranked)), 5)
+        rows.append(row)
+        print(*row.values(), sep="  ", flush=True)
     rows.sort(key=lambda row: (row["model"], -row["mean"]))
     with open(ROOT / "tests" / "search.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -266,12 +273,12 @@ def features(folder):
 
 
 def with_more(folder):
-    """The Folder beside this one whose tables also have embeddings of feeds and users from an SVD of who saw what in training, and the tastes without the views."""
+    """The Folder `more` within this one, whose tables also have embeddings of feeds and users from an SVD of who saw what in training, and the tastes without the views."""
     from scipy.sparse import coo_array
     from sklearn.utils.extmath import randomized_svd
 
     place = folder.path / "more"
-    if not (place / "meta.pkl").exists():
+    if not (place / "meta.pkl").exists() or read(place / "meta.pkl")["stamp"] != folder.meta["stamp"] + "-more":
         train, files = read(folder.path / "train.pkl"), {f"{name}.pkl": read(folder.path / f"{name}.pkl") for name in ("user", "feed", "meta")}
         shape = [len(files[f"{name}.pkl"]["key"]) for name in ("user", "feed")]
         views = coo_array((np.ones(len(train["day"]), np.float32), (train["user"], train["feed"])), shape).tocsr()

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
+import get_data
 import study
 from common import results
 from common.command import hyperparameters, parse
@@ -67,7 +68,7 @@ def test_a_cell_is_mean_and_sample_deviation_without_the_zero():
     assert study.cell([10.5]) == "10.5000"
 
 
-def test_cooccurrence_puts_feeds_of_the_same_users_side_by_side(tmp_path):
+def test_more_features_are_cooccurrence_and_the_tastes_without_the_views(tmp_path):
     """Two circles of users that see feeds of their own: the first component tells them apart."""
     from common.pickles import write_all
 
@@ -94,37 +95,51 @@ def test_cooccurrence_puts_feeds_of_the_same_users_side_by_side(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["deepfm", "FocalLoss", "mmoe", "ple"])
-def test_what_is_searched_is_the_defaults_and_as_many_settings_for_each_model_that_its_script_takes(name):
+def test_what_is_searched_is_the_defaults_and_as_many_settings_for_each_model_that_its_script_takes(name, capsys):
     module, found = __import__(name), study.drawn(name)
-    assert list(found)[0] == "" and len(found) == study.BUDGET and found == study.drawn(name)
-    read = [parse(module.Settings, None, flags.split()) for flags in found]
+    assert found[0][0] == "" and len(set(found)) == len(found) == study.BUDGET and found == study.drawn(name)
+    read = [parse(module.Settings, None, flags.split()) for flags, _ in found]
     assert len({json.dumps(hyperparameters(settings)) for settings in read}) == study.BUDGET and read[0] == module.Settings()
-    assert found[""] == 5 and set(found.values()) <= {2, 5, 20}
+    assert {min_count for _, min_count in found} == {2, 5, 20}
+    with pytest.raises(SystemExit):
+        get_data.main(["--help"])
+    assert f"ids of fewer training rows share one row (default: {found[0][1]})" in " ".join(capsys.readouterr().out.split())
 
 
-def test_what_is_searched_on_validates_the_day_before_the_last(tiny, tmp_path, monkeypatch):
+def test_what_is_searched_on_validates_the_day_before_the_last_and_is_made_once(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "ROOT", tmp_path)
-    for name in ("get_data.py", "common", "data"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "get_data.py").symlink_to(ROOT / "get_data.py")
+    study.encoded.cache_clear()
     made = study.encoded(tiny, 3)
     assert made.path == tmp_path / "user_data" / "search" / f"{tiny.name}-3" and made.meta["valid_day"] == 13
-    few = study.encoded(tiny, 1)
-    assert few.meta["vocabularies"]["feedid"] > made.meta["vocabularies"]["feedid"]
+    assert study.encoded(tiny, 1).meta["vocabularies"]["feedid"] > made.meta["vocabularies"]["feedid"]
+    study.encoded.cache_clear()
+    monkeypatch.setattr(study.subprocess, "run", lambda *_, **__: pytest.fail("get_data.py was run again"))
+    assert study.encoded(tiny, 3).fingerprint == made.fingerprint
+    study.encoded.cache_clear()
 
 
-def test_the_search_ranks_all_settings_of_each_model(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("many", [1, 10**9])
+def test_the_search_ranks_all_settings_of_each_model(many, folder, tmp_path, monkeypatch):
+    asked = []
+
     def runs(self, script, flags, seeds):
-        return {seed: {**{f"{score}_{task}": 0.5 + 0.01 * len(flags) for task in self.tasks for score in ("auc", "uauc")}, "rows_per_second": 7} for seed in range(seeds)}
+        asked.append((script, flags, seeds))
+        scores = {f"auc_{task}": 0.5 + 0.001 * len(flags) for task in self.tasks} | {f"uauc_{task}": 0.1 for task in self.tasks}
+        return {seed: {**scores, "rows_per_second": 7} for seed in range(seeds)}
 
     (tmp_path / "tests").mkdir()
     monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study, "MANY", many)
     monkeypatch.setattr(study.Folder, "runs", runs)
-    monkeypatch.setattr(study, "encoded", lambda source, min_count: folder)
+    encodings = []
+    monkeypatch.setattr(study, "encoded", lambda source, min_count: encodings.append(min_count) or folder)
     monkeypatch.setattr(folder, "told", folder.tasks)
     study.search(["anywhere"])
+    wanted = [(script, *one) for script in ("deepfm", "FocalLoss", "mmoe", "ple") for one in study.drawn(script)]
+    assert asked == [(script, flags, 1 if many == 1 else 2) for script, flags, _ in wanted] and encodings == [min_count for *_, min_count in wanted]
     rows = list(csv.DictReader(open(tmp_path / "tests" / "search.csv")))
-    assert len(rows) == 4 * study.BUDGET
     for name in ("deepfm", "mmoe"):
         mine = [row for row in rows if row["model"] == name]
-        assert [len(row["flags"]) for row in mine] == sorted((len(row["flags"]) for row in mine), reverse=True)
-        assert float(mine[-1]["mean"]) == 0.5 and mine[-1]["flags"] == ""
+        assert [len(row["flags"]) for row in mine] == sorted((len(flags) for script, flags, _ in wanted if script == name), reverse=True)
+        assert float(mine[-1]["mean"]) == (0.3 if many == 1 else 0.5)  # uAUC counts where it is steady
