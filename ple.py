@@ -59,7 +59,8 @@ def gate_logits(inputs, sizes, level):
     if level:
         return {who: layers.Dense(n, use_bias=False)(inputs[who]) for who, n in sizes.items()}
     together = layers.Dense(sum(sizes.values()), use_bias=False)(inputs[SHARED])
-    return dict(zip(sizes, ops.split(together, np.cumsum([*sizes.values()])[:-1].tolist(), axis=1)))  # the first level's read the same
+    ends = np.cumsum([*sizes.values()]).tolist()
+    return {who: together[:, end - n : end] for (who, n), end in zip(sizes.items(), ends)}  # the first level's read the same
 
 
 def own_experts(tasks, settings):

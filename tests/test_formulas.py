@@ -204,6 +204,15 @@ def test_ple_gates_of_level_two_are_fed_by_their_own_tasks_level_one(data):
         np.testing.assert_allclose(logits[task], wanted, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("levels", [1, 2])
+def test_ple_of_one_task_weighs_its_own_and_the_shared_experts(levels, data):
+    _, network, vectors, dense = built(ple, data, TASKS[:1], own_experts="2", shared_experts=3, levels=levels)
+    assert network([vectors, dense])[TASKS[0]].shape == (40, 1)
+    for weights in weighed(network, vectors, dense).values():
+        assert weights.shape == (40, 5)
+        np.testing.assert_allclose(np.sum(weights, axis=1), 1, rtol=1e-5)
+
+
 # ---- dropout
 
 
