@@ -31,6 +31,7 @@ from common.reading import DAMAGED, LARGEST_ID, MISSING, Source, read_columns
 HERE = Path(__file__).resolve().parent
 EMBEDDING_WIDTH = 32  # components kept of the 512 numbers of a feed embedding
 SMOOTHING = 20  # m: a past rate is shrunk towards everyone's as if m more rows had been seen
+LENGTHS = 30  # groups of videos by length, about as many videos in each
 SHRINKAGE = 2  # a feed's or author's positives and expected positives are both counted as if so many more had been seen
 MIN_WEIGHT = 0.1  # items of a machine list that the machine believes less than this are left out
 LONGEST_SECONDS = 3600  # a longer video was given in milliseconds by mistake
@@ -45,9 +46,9 @@ MEMORY, MEMORY_A_BYTE, RESERVED = 1.2e8, 1.4, 4e8  # bytes that a run takes, bes
 
 
 def read_log(source, name, columns):
-    """{column: array} of an action or test file, its ids, days and labels checked; columns of actions may be absent."""
+    """{column: array} of an action or test file, its numbers checked; columns of actions and `play` may be absent."""
     within = {column: (0, 1) if column in ACTIONS else (1, LAST_DAY) if column == "date_" else (0, LARGEST_ID) for column in columns}
-    return read_columns(source, name, columns, optional=ACTIONS, within=within)
+    return read_columns(source, name, columns, optional=(*ACTIONS, "play"), within=within)
 
 
 def read_embeddings(file, place):
@@ -170,21 +171,43 @@ def log_lifts(positives, expected, m):
     return np.log((positives + m) / (expected + m))
 
 
-def past_statistics(day, user, feed, author, labels, n_users):
-    """The history statistics of users, feeds and authors: three float16 (days + 1, entities, actions + 1), indexed by day.
+def watch_times(day, play, feed, seconds, seen):
+    """How much longer each row's video played than those of about its length had by that day: float32 (rows,), in deviations.
+
+    Of log(1 + seconds played), less the mean of the rows up to that day whose video is in the same of LENGTHS groups by length,
+    over the deviation of what is left up to that day.
+    day, play in ms, feed: (rows,). seconds: (feeds,), a video's length on any scale. seen: bool (feeds,), what is seen in training.
+    """
+    group = np.searchsorted(np.unique(np.quantile(seconds[seen], np.linspace(0, 1, LENGTHS + 1)[1:-1])), seconds)[feed]
+    watched = np.log1p(np.float32(0.001) * np.maximum(play, 0)).astype(np.float32)
+    total, n, squares, n_rows = np.zeros(LENGTHS), np.zeros(LENGTHS), 0.0, 0
+    for today in range(1, int(day.max()) + 1):
+        new = np.flatnonzero(day == today)
+        total += np.bincount(group[new], watched[new], minlength=LENGTHS)
+        n += np.bincount(group[new], minlength=LENGTHS)
+        watched[new] -= (total / np.maximum(n, 1)).astype(np.float32)[group[new]]
+        squares, n_rows = squares + np.square(watched[new], dtype=np.float64).sum(), n_rows + len(new)
+        watched[new] /= max(np.sqrt(squares / max(n_rows, 1)), 1e-6)
+    return watched
+
+
+def past_statistics(day, user, feed, author, labels, watched, n_users):
+    """The history statistics of users, feeds and authors: three float16 (days + 1, entities, actions + 2), indexed by day.
 
     What stands under a day looks at strictly earlier days: for each action the log lift of the positives over those to
-    be expected, and last log(1 + rows) / 10. A user is held against everyone's rate p, where it makes the log lift of the
+    be expected, then log(1 + rows) / 10. A user is held against everyone's rate p, where it makes the log lift of the
     rate smoothed by m = SMOOTHING rows, log((positives + m p) / ((rows + m) p)). A feed or an author is held against
     the sum of its viewers' smoothed rates, since who happened to see a feed says more of its rate than the feed does.
-    day, user, feed, labels {action: }: (rows,). author: (feeds,), the author of each feed, a small integer.
+    Last stands the mean of what was watched, shrunk to 0 as by m rows more, for a feed and an author less the viewers' own means.
+    day, user, feed, labels {action: }, watched: (rows,). author: (feeds,), the author of each feed, a small integer.
     """
     from scipy.sparse import csr_array
 
     n_days, n_feeds, n_authors = int(day.max()) + 1, len(author), int(author.max()) + 1
-    users, feeds, authors = (np.zeros((n_days + 1, n, len(labels) + 1), np.float16) for n in (n_users, n_feeds, n_authors))
+    users, feeds, authors = (np.zeros((n_days + 1, n, len(labels) + 2), np.float16) for n in (n_users, n_feeds, n_authors))
     of_author = csr_array((np.ones(n_feeds, np.float32), (author, np.arange(n_feeds))))  # (authors, feeds)
     views, user_rows, feed_rows = [], np.zeros(n_users), np.zeros(n_feeds)  # views: each day's, (feeds, users)
+    user_watched, feed_watched = np.zeros(n_users), np.zeros(n_feeds)
     user_positives, feed_positives = (np.zeros((n, len(labels)), np.float32) for n in (n_users, n_feeds))
     positives = [np.flatnonzero(label) for label in labels.values()]
     for today in bar("history by day", range(1, n_days + 1)):
@@ -192,58 +215,68 @@ def past_statistics(day, user, feed, author, labels, n_users):
         views.append(csr_array((np.ones(len(new), np.float32), (feed[new], user[new])), shape=(n_feeds, n_users)))
         user_rows += np.bincount(user[new], minlength=n_users)
         feed_rows += np.bincount(feed[new], minlength=n_feeds)
+        user_watched += np.bincount(user[new], watched[new], minlength=n_users)
+        feed_watched += np.bincount(feed[new], watched[new], minlength=n_feeds)
         for column, rows in enumerate(positives):
             hits = rows[day[rows] == today - 1]
             user_positives[:, column] += np.bincount(user[hits], minlength=n_users)
             feed_positives[:, column] += np.bincount(feed[hits], minlength=n_feeds)
         p, rate = smoothed_rates(user_positives, user_rows)
-        expected = sum(seen @ rate for seen in views)  # (feeds, actions)
-        users[today, :, :-1] = np.log(rate / p)
-        feeds[today, :, :-1] = log_lifts(feed_positives, expected, SHRINKAGE)
-        authors[today, :, :-1] = log_lifts(of_author @ feed_positives, of_author @ expected, SHRINKAGE)
-        for table, rows in ((users, user_rows), (feeds, feed_rows), (authors, of_author @ feed_rows)):
-            table[today, :, -1] = np.log1p(rows) / 10
+        mean = user_watched / (user_rows + SMOOTHING)
+        expected = sum(seen @ np.column_stack([rate, mean.astype(np.float32)]) for seen in views)  # (feeds, actions + 1)
+        surplus = feed_watched - expected[:, -1]
+        users[today, :, :-2] = np.log(rate / p)
+        feeds[today, :, :-2] = log_lifts(feed_positives, expected[:, :-1], SHRINKAGE)
+        authors[today, :, :-2] = log_lifts(of_author @ feed_positives, of_author @ expected[:, :-1], SHRINKAGE)
+        sums = (users, user_rows, user_watched), (feeds, feed_rows, surplus), (authors, of_author @ feed_rows, of_author @ surplus)
+        for table, rows, longer in sums:
+            table[today, :, -2] = np.log1p(rows) / 10
+            table[today, :, -1] = longer / (rows + SMOOTHING)
     return users, feeds, authors
 
 
-def past_tastes(day, user, feed, labels, vectors, seen, n_users):
-    """What each user likes and watches more than others do, in the feeds' space: float16 (days + 1, users, actions + 1, width).
+def past_tastes(day, user, feed, labels, watched, vectors, seen, n_users):
+    """What each user likes and watches more than others do, in the feeds' space: float16 (days + 1, users, actions + 2, width).
 
     Under a day stands for each action the sum over the user's rows of strictly earlier days of (label - the user's smoothed
     rate) times the feed's vector, over the root of the positives to be expected: the score statistic of a logistic regression
     of the label on the vector. Scaled so that without any taste its dot product with the vector of a feed has about unit
-    variance. Last stands the mean vector of what the user watched, less everyone's, shrunk as by m = SMOOTHING rows more.
-    day, user, feed, labels {action: }: (rows,). vectors: (feeds, width). seen: bool (feeds,), the feeds seen in training.
+    variance. Then comes the same of what was watched, (watched - the user's mean) over the root of rows + m, m = SMOOTHING.
+    Last stands the mean vector of what the user watched, less everyone's, shrunk as by m rows more.
+    day, user, feed, labels {action: }, watched: (rows,). vectors: (feeds, width). seen: bool (feeds,), the feeds seen in training.
     """
     from scipy.sparse import coo_array
 
     n_days, width = int(day.max()) + 1, vectors.shape[1]
     known = vectors[seen]  # their mean is zero, as PCA leaves it
     scale = max(np.linalg.norm(known.T @ known / max(len(known), 1)), 1e-6)  # deviation of the dot product of two of them
-    tastes = np.zeros((n_days + 1, n_users, len(labels) + 1, width), np.float16)
-    rows, positives = np.zeros(n_users, np.float32), np.zeros((n_users, len(labels)), np.float32)
-    viewed, acted = np.zeros((n_users, width), np.float32), np.zeros((n_users, len(labels), width), np.float32)
+    tastes = np.zeros((n_days + 1, n_users, len(labels) + 2, width), np.float16)
+    rows, longer, positives = np.zeros(n_users, np.float32), np.zeros(n_users, np.float32), np.zeros((n_users, len(labels)), np.float32)
+    viewed, acted = np.zeros((n_users, width), np.float32), np.zeros((n_users, len(labels) + 1, width), np.float32)
     of_label = [np.flatnonzero(label) for label in labels.values()]
 
-    def add(total, of):  # to the total of each user the vectors of the feeds in these rows
+    def add(total, of, times=np.float32(1)):  # to the total of each user the vectors of the feeds in these rows
         who = distinct(user[of])
-        seen_by = np.ones(len(of), np.float32), (rows_of(user[of], who) - 1, feed[of])
+        seen_by = np.broadcast_to(times, len(of)), (rows_of(user[of], who) - 1, feed[of])
         total[who] += coo_array(seen_by, shape=(len(who), len(vectors))) @ vectors
 
     for today in bar("tastes by day", range(1, n_days + 1)):
         new = np.flatnonzero(day == today - 1)
         rows += np.bincount(user[new], minlength=n_users)
+        longer += np.bincount(user[new], watched[new], minlength=n_users)
         add(viewed, new)
+        add(acted[:, -1], new, watched[new])
         for column, of in enumerate(of_label):
             hits = of[day[of] == today - 1]
             positives[:, column] += np.bincount(user[hits], minlength=n_users)
             add(acted[:, column], hits)
-        rates = smoothed_rates(positives, rows)[1][:, :, None]  # (users, actions, 1)
+        rates = smoothed_rates(positives, rows)[1]
+        means = np.column_stack([rates, longer / (rows + SMOOTHING)])[:, :, None]  # (users, actions + 1, 1)
+        spreads = np.sqrt(np.column_stack([rates, np.ones(n_users, np.float32)]) * (rows[:, None] + SMOOTHING))[:, :, None] * scale
         everyone = viewed.sum(axis=0) / max(rows.sum(), 1)
         for start in range(0, n_users, 1024):  # users whose numbers stay in the processor's cache
             some = slice(start, start + 1024)
-            rate = rates[some]
-            tastes[today, some, :-1] = (acted[some] - rate * viewed[some, None]) / (np.sqrt(rate * (rows[some, None, None] + SMOOTHING)) * scale)
+            tastes[today, some, :-1] = (acted[some] - means[some] * viewed[some, None]) / spreads[some]
             tastes[today, some, -1] = (viewed[some] - rows[some, None] * everyone) / (rows[some, None] + SMOOTHING)
     return tastes
 
@@ -340,7 +373,7 @@ def read_source(source, report):
     vectors = "feed_embeddings.csv"
     with ThreadPoolExecutor(1) as aside, source.open(vectors) if source.has(vectors) else nullcontext() as file:  # closed, it ends the thread
         embeddings = file and aside.submit(read_embeddings, file, source.path / vectors)
-        columns = [column for column in USER_ACTION if column not in ("play", "stay")]
+        columns = [column for column in USER_ACTION if column != "stay"]
         raw = {"place": source.path, "note": source.note(), "log": read_log(source, "user_action.csv", columns)}
         days = raw["log"]["date_"]
         report("user_action.csv", f"{len(days):,} rows, days {days.min()}..{days.max()}")
@@ -401,14 +434,20 @@ def encode_source(raw, valid_day, min_count, report):
     authors, author = np.unique(author, return_inverse=True)
     device = encode(devices, vocabularies["device"])[device - 1]
     columns = {"user": user, "feed": feed, "day": day, "device": device, **{name: log[name] for name in actions}}
-    past = {name: column[day <= valid_day] for name, column in columns.items()} if n_late else columns
+    past = columns | {"play": log.get("play", np.zeros(len(day), np.int32))}
+    past = {name: column[day <= valid_day] for name, column in past.items()} if n_late else past
     rows, labels = (past["day"], past["user"], past["feed"]), {name: past[name] for name in actions}
-    user_table["user_history"], feed_table["feed_history"], author_history = past_statistics(*rows, author, labels, len(users) + 1)
-    author_history[:, authors == MISSING] = 0  # feeds without an author have nothing in common
-    feed_table["author_history"] = author_history[:, author]
-    report("history", "rates and counts of users, feeds and authors over strictly earlier days")
+    watched = watch_times(past["day"], past["play"], past["feed"], feed_table["videoplayseconds"][:, 0], feed_rows > 0)
+    of_user, of_feed, of_author = past_statistics(*rows, author, labels, watched, len(users) + 1)
+    of_author[:, authors == MISSING] = 0  # feeds without an author have nothing in common
+    for table, name, statistics in ((user_table, "user", of_user), (feed_table, "feed", of_feed), (feed_table, "author", of_author[:, author])):
+        table[f"{name}_history"], watch_time = np.split(statistics, [-1], axis=2)
+        if "play" in log:
+            table[f"{name}_watch_time"] = watch_time
+    report("history", "of users, feeds and authors over strictly earlier days: rates, counts and, where the log has `play`, watch times")
     if "feed_embedding" in feed_table:
-        user_table["user_taste"] = past_tastes(*rows, labels, feed_table["feed_embedding"], feed_rows > 0, len(users) + 1)
+        tastes = past_tastes(*rows, labels, watched, feed_table["feed_embedding"], feed_rows > 0, len(users) + 1)
+        user_table["user_taste"] = tastes if "play" in log else np.delete(tastes, -2, axis=2)
         report("tastes", "of users for feed embeddings over strictly earlier days")
 
     files = {"user.pkl": user_table, "feed.pkl": feed_table, "vocabularies.pkl": vocabularies}
@@ -440,10 +479,13 @@ def describe(files, note, actions, valid_day):
     for name in ("videoplayseconds", "feed_embedding"):
         if name in files["feed.pkl"]:
             features[name] = {"kind": "dense", "table": "feed", "daily": False}
-    for name, table in (("user_history", "user"), ("feed_history", "feed"), ("author_history", "feed")):
-        features[name] = {"kind": "dense", "table": table, "daily": True, "columns": [*actions, "rows"]}
+    watch_time = ["watch_time"] if "user_watch_time" in files["user.pkl"] else []
+    for name, table in (("user", "user"), ("feed", "feed"), ("author", "feed")):
+        features[f"{name}_history"] = {"kind": "dense", "table": table, "daily": True, "columns": [*actions, "rows"]}
+        if watch_time:
+            features[f"{name}_watch_time"] = {"kind": "dense", "table": table, "daily": True, "columns": watch_time}
     if "user_taste" in files["user.pkl"]:
-        features["user_taste"] = {"kind": "dot", "table": "user", "daily": True, "with": "feed_embedding", "columns": [*actions, "views"]}
+        features["user_taste"] = {"kind": "dot", "table": "user", "daily": True, "with": "feed_embedding", "columns": [*actions, *watch_time, "views"]}
     sizes = {name: FIRST + len(ids) for name, ids in files["vocabularies.pkl"].items()}
     stamp = fingerprint(files)
     for content in files.values():

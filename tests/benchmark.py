@@ -33,7 +33,8 @@ OUT = ROOT / "user_data" / "benchmark.csv"
 SCRIPTS = ("deepfm", "mmoe", "ple", "FocalLoss")
 PACKAGES = ("deepctr==0.9.4", "tensorflow==2.21.0", "tf_keras==2.21.0", "setuptools<81", "lightgbm==4.7.0", "scikit-learn==1.9.1")
 PEERS = {  # what peers runs: the worker's name for it
-    "LightGBM": "lightgbm", "LightGBM, history": "lightgbm_history", "DeepCTR DeepFM": "deepfm", "DeepCTR MMOE": "mmoe", "DeepCTR PLE": "ple",
+    "LightGBM": "lightgbm", "LightGBM, history": "lightgbm_history", "LightGBM, history and watch times": "lightgbm_watch_times",
+    "DeepCTR DeepFM": "deepfm", "DeepCTR MMOE": "mmoe", "DeepCTR PLE": "ple",
 }
 WARM = 20  # steps before the clock starts
 EXPERTS = {"deepfm": {}, "mmoe": {}, "ple": {"own_experts": "5", "shared_experts": 4}}  # PLE: 24 experts with four tasks
@@ -96,7 +97,7 @@ def encode(source, rounds):
     from common.columns import ACTIONS
     from get_data import FEED_IDS, LISTS
 
-    used = ["userid", "feedid", "date_", "device", *ACTIONS], ["feedid", "videoplayseconds", *FEED_IDS, *itertools.chain(*LISTS.values())]
+    used = ["userid", "feedid", "date_", "device", "play", *ACTIONS], ["feedid", "videoplayseconds", *FEED_IDS, *itertools.chain(*LISTS.values())]
     with tempfile.TemporaryDirectory() as out:
         found = medians("encode", {
             "get_data.py": lambda: timed(sys.executable, "get_data.py", source, "--out", out),
@@ -151,9 +152,13 @@ def prepare(folder, n_rows, place, own=5, shared=4):
         arrays |= {f"{split}_{name}": column for name, column in columns.items()}
     size = {name: data.meta["vocabularies"][data.meta["features"][name]["vocabulary"]] for name in (*ids, *lists)}
     settings, deepfm = mmoe.Settings(), importlib.import_module("deepfm").Settings()
+
+    def n_columns(ending):
+        return sum(data.tables[data.meta["features"][name]["table"]][name].shape[-1] for name in names if name.endswith(ending))
+
     spec = {
         "tasks": tasks, "features": names, "ids": {name: size[name] for name in ids}, "dense": dense.shape[1],
-        "history": sum(data.tables[data.meta["features"][name]["table"]][name].shape[-1] for name in names if name.endswith("_history")),  # the first
+        "history": n_columns("_history"), "watch_times": n_columns(("_history", "_watch_time")),  # the first of the dense columns
         "lists": {name: (size[name], max(arrays[f"{split}_{name}"].shape[1] for split in ("train", "valid"))) for name in lists},
         "learning_rate": settings.learning_rate, "embedding_dim": settings.embedding_dim, "expert_dim": settings.expert_dim, "tower": int(settings.tower), "experts": settings.experts,
         "own": own, "shared": shared, "hidden": [int(width) for width in deepfm.hidden.split(",")], "dropout": deepfm.dropout,
@@ -495,7 +500,7 @@ def main():
     parser.add_argument("place", help="a folder of CSVs (encode, total, final) or of pickles (the others)")
     parser.add_argument("--rounds", type=int, default=5, help="times that each is run (5)")
     parser.add_argument("--rows", type=int, default=600_000, help="training: rows an epoch (600000)")
-    parser.add_argument("--models", default="", help=f"training and peers: which, separated by commas (deepfm, mmoe, ple; peers also {', '.join(list(PEERS.values())[:2])})")
+    parser.add_argument("--models", default="", help=f"training and peers: which, separated by commas (deepfm, mmoe, ple; peers also {', '.join(list(PEERS.values())[:3])})")
     parser.add_argument("--batch-sizes", default="1024,10240", help="training: rows a step, separated by commas")
     given = parser.parse_args()
     models = given.models.split(",") if given.models else None

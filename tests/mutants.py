@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = shutil.ignore_patterns(".*", "user_data", "sample", "*.csv", "*.zip", "__pycache__")
-FORMULAS, HISTORY = "tests/test_formulas.py", "tests/test_get_data.py -k history\\ or\\ taste\\ or\\ rare\\ or\\ pca\\ or\\ every_feature"
+FORMULAS, HISTORY = "tests/test_formulas.py", "tests/test_get_data.py -k history\\ or\\ taste\\ or\\ watch\\ or\\ rare\\ or\\ pca\\ or\\ every_feature"
 
 MUTANTS = {  # file: tests that must notice, then pairs of what stands there and what is put in its place
     "deepfm.py": (FORMULAS, [
@@ -55,8 +55,11 @@ MUTANTS = {  # file: tests that must notice, then pairs of what stands there and
     "get_data.py": (HISTORY, [
         ("sum(axis=0, dtype=np.float64) + 0.5", "sum(axis=0, dtype=np.float64)"), ("positives + SMOOTHING * p", "positives"), ("(rows[:, None] + SMOOTHING)", "rows[:, None]"),
         ("(positives + m) / (expected + m)", "(positives + m) / expected"), ("np.log(rate / p)", "np.log(rate)"), ("day == today - 1", "day == today"),
-        ("acted[some] - rate * viewed[some, None]", "acted[some]"), ("np.sqrt(rate * (rows", "(rate * (rows"), (" * scale)", ")"), ("known != MISSING", "known != 0"),
-        ("total >= max(min_count", "total > max(min_count"), ("OTHER + rows_of(ids, vocabulary)", "rows_of(ids, vocabulary)"), ("1 + place", "place"), ("of_author @ expected, SHRINKAGE", "of_author @ expected, 0"), ("np.log1p(rows) / 10", "np.log1p(rows)"),
+        ("acted[some] - means[some] * viewed[some, None]", "acted[some]"), ("spreads = np.sqrt(", "spreads = ("), ("[:, :, None] * scale", "[:, :, None]"), ("known != MISSING", "known != 0"),
+        ("total >= max(min_count", "total > max(min_count"), ("OTHER + rows_of(ids, vocabulary)", "rows_of(ids, vocabulary)"), ("1 + place", "place"), ("of_author @ expected[:, :-1], SHRINKAGE", "of_author @ expected[:, :-1], 0"), ("np.log1p(rows) / 10", "np.log1p(rows)"),
+        ("feed_watched - expected[:, -1]", "feed_watched"), ("longer / (rows + SMOOTHING)\n    return", "longer / np.maximum(rows, 1)\n    return"), ("longer / (rows + SMOOTHING)])", "0 * longer])"),
+        ("watched[new] -= (total / np.maximum(n, 1)).astype(np.float32)[group[new]]", "pass"), ("squares / max(n_rows, 1)", "squares / max(len(new), 1)"), ("squares + np.square", "np.square"),
+        ("np.float32(0.001) * np.max", "np.float32(1) * np.max"), ("new = np.flatnonzero(day == today)\n", "new = np.flatnonzero(day >= today)\n"),
         ("np.sqrt(max(pca.explained_variance_[0], 1e-12))", "1"),
     ]),
     "common/training.py": ("tests/test_formulas.py tests/test_training.py -k formula\\ or\\ batch\\ or\\ seven\\ or\\ cross\\ or\\ gamma", [

@@ -1,4 +1,4 @@
-"""DeepCTR's DeepFM, MMOE or PLE, or LightGBM on all dense columns or on the history statistics, on arrays that benchmark.py wrote; runs in an environment of its own.
+"""DeepCTR's DeepFM, MMOE or PLE, or LightGBM on dense columns, on arrays that benchmark.py wrote; runs in an environment of its own.
 
     TF_USE_LEGACY_KERAS=1 python tests/peer_worker.py MODEL BATCH_SIZE SEED ARRAYS.npz SPEC.json OUT.npz
 """
@@ -69,7 +69,7 @@ def deepctr(model, batch_size, seed, arrays, spec):
 
 def main(model, batch_size, seed, arrays, spec, out):
     seed, spec, arrays = int(seed), json.load(open(spec)), dict(np.load(arrays))
-    columns = {"lightgbm": spec["dense"], "lightgbm_history": spec["history"]}.get(model)
+    columns = {"lightgbm": spec["dense"], "lightgbm_history": spec["history"], "lightgbm_watch_times": spec["watch_times"]}.get(model)
     speed, found = lightgbm(seed, arrays, spec, columns) if columns else deepctr(model, int(batch_size), seed, arrays, spec)
     np.savez(out, rows_per_second=speed, **found)
 

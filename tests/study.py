@@ -56,7 +56,8 @@ FIRST_OF = {
 }
 GROUPS = {
     "ids": ("userid", "feedid", "authorid", "bgm_song_id", "bgm_singer_id"), "lists": ("manual_tag_list", "manual_keyword_list"),
-    "history": ("user_history", "feed_history", "author_history"), "tastes": ("user_taste",), "device": ("device",),
+    "history": ("user_history", "feed_history", "author_history"), "watch times": ("user_watch_time", "feed_watch_time", "author_watch_time"),
+    "tastes": ("user_taste",), "device": ("device",),
 }
 ADDED = {"machine lists": ("machine_tag_list", "machine_keyword_list"), "feed embedding": ("feed_embedding",), "video length": ("videoplayseconds",),
          "co-occurrence": ("feed_cooccurrence", "user_cooccurrence")}

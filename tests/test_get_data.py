@@ -26,13 +26,13 @@ from common.reading import MISSING, Source, read_columns
 from get_data import SHRINKAGE, SMOOTHING
 
 USER_ACTION = """userid,feedid,date_,device,read_comment,comment,like,play,stay,click_avatar,forward,follow,favorite
-5,100,1,1,1,0,0,10,20,0,0,0,0
-5,101,1,1,0,0,1,10,20,0,0,0,0
-5,100,2,2,0,0,0,10,20,0,0,0,0
-9,100,2,1,1,0,0,10,20,0,0,0,0
-9,102,2,1,0,0,0,10,20,1,0,0,0
-5,102,3,1,0,0,0,10,20,0,1,0,0
-9,100,3,2,1,0,0,10,20,0,0,0,0
+5,100,1,1,1,0,0,12000,13000,0,0,0,0
+5,101,1,1,0,0,1,3000,20,0,0,0,0
+5,100,2,2,0,0,0,500,20,0,0,0,0
+9,100,2,1,1,0,0,60000,90000,0,0,0,0
+9,102,2,1,0,0,0,0,20,1,0,0,0
+5,102,3,1,0,0,0,25000,25000,0,1,0,0
+9,100,3,2,1,0,0,800,900,0,0,0,0
 12,103,3,1,0,0,1,10,20,0,0,0,0
 """
 FEED_INFO = """feedid,authorid,videoplayseconds,description,ocr,asr,bgm_song_id,bgm_singer_id,manual_keyword_list,\
@@ -202,6 +202,7 @@ def test_history_equals_loops_over_strictly_earlier_days(source, encode):
                 found = data.tables["user"]["user_history"][day, row["user"][user]]
                 assert found[column] == pytest.approx(slow_history(log, "userid", rate, action, day, user), abs=2e-3)
                 assert found[-1] == pytest.approx(np.log1p((log[log.date_ < day].userid == user).sum()) / 10, abs=1e-3)
+                assert len(found) == len(ACTIONS) + 1
             for feed, author in ((100, 7), (101, 8), (102, 7), (103, 7)):
                 found = data.tables["feed"]["feed_history"][day, row["feed"][feed], column]
                 assert found == pytest.approx(slow_history(log, "feedid", rate, action, day, feed), abs=2e-3)
@@ -209,9 +210,67 @@ def test_history_equals_loops_over_strictly_earlier_days(source, encode):
                 assert found == pytest.approx(slow_history(log, "authorid", rate, action, day, author), abs=2e-3)
 
 
+def slow_watch_times(log, seconds):
+    """{row of the log: its watch time}, `seconds` of each feed; only feeds of one length are of a group."""
+    plain, watched = {}, {}
+    for day in sorted(set(log.date_)):
+        today = log[log.date_ == day]
+        for row in today.itertuples():
+            alike = log[(log.date_ <= day) & (log.feedid.map(seconds) == seconds[row.feedid])]
+            plain[row.Index] = np.log1p(row.play / 1000) - np.log1p(alike.play / 1000).mean()
+        spread = max(np.sqrt(np.mean(np.square([*plain.values()]))), 1e-6)
+        watched |= {row: plain[row] / spread for row in today.index}
+    return pd.Series(watched)
+
+
+def with_watch_times(source, data):
+    log, feeds = pd.read_csv(source / "user_action.csv"), data.tables["feed"]
+    log["watched"] = slow_watch_times(log, dict(zip(feeds["key"].tolist(), feeds["videoplayseconds"][:, 0].tolist())))
+    assert log.watched.std() > 0.1
+    return log
+
+
+def test_history_of_watch_times_equals_loops_over_strictly_earlier_days(source, encode):
+    data = load(encode(source))
+    log = with_watch_times(source, data).merge(pd.read_csv(source / "feed_info.csv")[["feedid", "authorid"]])
+    row = {key: {raw: i for i, raw in enumerate(table["key"].tolist())} for key, table in data.tables.items()}
+
+    def mean(values):
+        return sum(values) / (len(values) + SMOOTHING)
+
+    for day in (1, 2, 3, 4):
+        before = log[log.date_ < day]
+        of_user = {user: mean(before[before.userid == user].watched) for user in (5, 9, 12)}
+        for user, wanted in of_user.items():
+            assert data.tables["user"]["user_watch_time"][day, row["user"][user], 0] == pytest.approx(wanted, abs=1e-3)
+        surplus = before.watched - before.userid.map(of_user)
+        for feed, author in ((100, 7), (101, 8), (102, 7), (103, 7)):
+            for name, wanted in (("feed", surplus[before.feedid == feed]), ("author", surplus[before.authorid == author])):
+                assert data.tables["feed"][f"{name}_watch_time"][day, row["feed"][feed], 0] == pytest.approx(mean(wanted), abs=1e-3)
+
+
+def test_watch_times_do_not_depend_on_the_length_of_the_video():
+    rng = np.random.default_rng(0)
+    rows, seconds, eager = 40_000, rng.uniform(5, 60, 400), rng.normal(size=50)
+    day, user, feed = rng.integers(1, 5, rows), rng.integers(0, 50, rows), rng.integers(0, 400, rows)
+    play = 1000 * np.expm1(1 + np.log(seconds[feed]) / 2 + 0.3 * eager[user] + 0.2 * rng.normal(size=rows))
+    watched = get_data.watch_times(day, play, feed, np.log1p(seconds), np.ones(400, bool))
+    assert abs(np.corrcoef(watched, seconds[feed])[0, 1]) < 0.03 and np.corrcoef(watched, eager[user])[0, 1] > 0.75
+    assert watched.std() == pytest.approx(1, abs=0.02)
+
+
+def test_a_log_without_play_has_no_watch_times(source, encode):
+    pd.read_csv(source / "user_action.csv").drop(columns="play").to_csv(source / "user_action.csv", index=False)
+    data = load(encode(source))
+    assert not any(name.endswith("watch_time") for name in (*data.meta["features"], *data.tables["user"], *data.tables["feed"]))
+    assert data.meta["features"]["user_taste"]["columns"] == [*ACTIONS, "views"]
+    assert data.tables["user"]["user_taste"].shape[2] == len(ACTIONS) + 1
+
+
 def test_tastes_equal_loops_over_strictly_earlier_days(source, encode):
     out = encode(source)
-    data, log = load(out), pd.read_csv(source / "user_action.csv")
+    data = load(out)
+    log = with_watch_times(source, data)
     row = {key: {raw: i for i, raw in enumerate(table["key"].tolist())} for key, table in data.tables.items()}
     vectors = data.tables["feed"]["feed_embedding"].astype(float)
     seen = vectors[[row["feed"][feed] for feed in (100, 101, 102)]]  # 103 is not, before the validation day
@@ -227,11 +286,15 @@ def test_tastes_equal_loops_over_strictly_earlier_days(source, encode):
                 wanted = taste / np.sqrt(rate * (len(own) + SMOOTHING)) / scale
                 found = data.tables["user"]["user_taste"][day, row["user"][user], column]
                 np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), atol=2e-3)
-                watched = sum((vectors[row["feed"][feed]] for feed in own.feedid), np.zeros(vectors.shape[1]))
+                mean = own.watched.sum() / (len(own) + SMOOTHING)
+                taste = sum((watched - mean) * vectors[row["feed"][feed]] for watched, feed in zip(own.watched, own.feedid))
+                found = data.tables["user"]["user_taste"][day, row["user"][user], -2]
+                np.testing.assert_allclose(found, np.broadcast_to(taste / np.sqrt(len(own) + SMOOTHING) / scale, found.shape), atol=2e-3)
+                viewed = sum((vectors[row["feed"][feed]] for feed in own.feedid), np.zeros(vectors.shape[1]))
                 everyone = vectors[[row["feed"][feed] for feed in before.feedid]].sum(axis=0) / max(len(before), 1)
                 found = data.tables["user"]["user_taste"][day, row["user"][user], -1]
-                np.testing.assert_allclose(found, (watched - len(own) * everyone) / (len(own) + SMOOTHING), atol=2e-3)
-    assert data.meta["features"]["user_taste"]["columns"] == [*(a for a in ACTIONS if a in log), "views"]
+                np.testing.assert_allclose(found, (viewed - len(own) * everyone) / (len(own) + SMOOTHING), atol=2e-3)
+    assert data.meta["features"]["user_taste"]["columns"] == [*(a for a in ACTIONS if a in log), "watch_time", "views"]
 
 
 def test_the_taste_of_a_user_without_one_has_unit_variance_on_any_feed():
@@ -240,9 +303,11 @@ def test_the_taste_of_a_user_without_one_has_unit_variance_on_any_feed():
     day, user, feed = rng.integers(1, 4, rows), rng.integers(0, n_users, rows), rng.integers(0, n_feeds, rows)
     vectors = (rng.normal(size=(n_feeds, 6)) * [3, 2, 1, 1, 0.5, 0.1]).astype(np.float32)
     labels = {"like": (rng.random(rows) < 0.05).astype(np.uint8)}
-    tastes = get_data.past_tastes(day, user, feed, labels, vectors, np.ones(n_feeds, bool), n_users)
+    watched = rng.normal(size=rows).astype(np.float32)
+    tastes = get_data.past_tastes(day, user, feed, labels, watched, vectors, np.ones(n_feeds, bool), n_users)
     assert not tastes[:2].any()
-    assert np.std(tastes[-1, :, 0].astype(float) @ vectors.T) == pytest.approx(0.94, abs=0.1)  # 200 rows of 220 after smoothing
+    for column in (0, 1):
+        assert np.std(tastes[-1, :, column].astype(float) @ vectors.T) == pytest.approx(0.94, abs=0.1)  # 200 rows of 220 after smoothing
 
 
 def test_without_embeddings_there_are_no_tastes(source, encode):
@@ -252,22 +317,23 @@ def test_without_embeddings_there_are_no_tastes(source, encode):
 
 
 @pytest.mark.parametrize("day", [1, 2, 3])
-def test_a_label_changed_on_a_day_changes_no_feature_of_that_day_or_before(source, encode, day):
+def test_labels_and_play_changed_on_a_day_change_no_feature_of_that_day_or_before(source, encode, day):
     before = load(encode(source, out="before"))
     log = pd.read_csv(source / "user_action.csv")
     changed = log.date_ == day
     log.loc[changed, list(ACTIONS)] = 1 - log.loc[changed, list(ACTIONS)]
+    log.loc[changed, "play"] = 5000 + 3 * log.loc[changed, "play"]
     log.to_csv(source / "user_action.csv", index=False)
     after = load(encode(source, out="after"))
-    moved = False
+    moved = {}
     for key, table in before.tables.items():
         for name, column in table.items():
-            if name.endswith(("_history", "_taste")):
+            if name.endswith(("_history", "_watch_time", "_taste")):
                 np.testing.assert_array_equal(column[: day + 1], after.tables[key][name][: day + 1])
-                moved |= bool((column[day + 1 :] != after.tables[key][name][day + 1 :]).any())
+                moved[name] = bool((column[day + 1 :] != after.tables[key][name][day + 1 :]).any())
             elif name != "stamp" and not isinstance(column, dict):
                 np.testing.assert_array_equal(column, after.tables[key][name])
-    assert moved
+    assert moved.pop("user_history") and (day == 3 or all(moved.values())), moved
 
 
 # ---- sources
@@ -335,6 +401,7 @@ WRONG = {
     "empty label": ("user_action.csv", USER_ACTION.replace("5,102,3,1,0", "5,102,3,1,"), "line 7, column read_comment: nothing is not"),
     "fractional id": ("user_action.csv", USER_ACTION.replace("9,102", "9.5,102"), "column userid: '9.5' is not a whole number"),
     "negative id": ("user_action.csv", USER_ACTION.replace("9,102", "-9,102"), "column userid: -9 is not in 0..2147483647"),
+    "negative play": ("user_action.csv", USER_ACTION.replace(",500,", ",-500,"), "line 4, column play: -500 is not in 0..2147483647"),
     "huge id": ("user_action.csv", USER_ACTION.replace("9,102", "4294967296,102"), "column userid: 4294967296 is not in"),
     "day 0": ("user_action.csv", USER_ACTION.replace("9,102,2", "9,102,0"), "column date_: 0 is not in 1.."),
     "one day only": ("user_action.csv", "\n".join(USER_ACTION.splitlines()[:3]), "needs rows on that day and on one before"),

@@ -121,7 +121,7 @@ def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles, tmp_path
         train[task] = rng.permutation(train[task])
     for key in ("user", "feed"):  # the statistics would still know the labels
         content = read(folder / f"{key}.pkl")
-        content |= {name: np.zeros_like(column) for name, column in content.items() if name.endswith(("_history", "_taste"))}
+        content |= {name: np.zeros_like(column) for name, column in content.items() if name.endswith(("_history", "_watch_time", "_taste"))}
         write_all(folder, {f"{key}.pkl": content})
     write_all(folder, {"train.pkl": train})
     assert abs(last_auc(script("mmoe.py", "--user-data", folder, cwd=tmp_path)) - 0.5) < 0.05
