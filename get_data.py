@@ -176,18 +176,19 @@ def watch_times(day, play, feed, seconds, seen):
 
     Of log(1 + seconds played), less the mean of the rows up to that day whose video is in the same of LENGTHS groups by length,
     over the deviation of what is left up to that day.
-    day, play in ms, feed: (rows,). seconds: (feeds,), a video's length on any scale. seen: bool (feeds,), what is seen in training.
+    day, play in ms, feed: (rows,). seconds: (feeds,), a video's length on any scale. seen: bool (feeds,), those that make the groups.
     """
-    group = np.searchsorted(np.unique(np.quantile(seconds[seen], np.linspace(0, 1, LENGTHS + 1)[1:-1])), seconds)[feed]
-    watched = np.log1p(np.float32(0.001) * np.maximum(play, 0)).astype(np.float32)
-    total, n, squares, n_rows = np.zeros(LENGTHS), np.zeros(LENGTHS), 0.0, 0
+    borders = np.unique(np.quantile(seconds[seen], np.linspace(0, 1, LENGTHS + 1)[1:-1]))
+    group = np.searchsorted(borders, seconds).astype(np.uint8)[feed]
+    watched, total, n, squares = np.zeros(len(day), np.float32), np.zeros(LENGTHS), np.zeros(LENGTHS), 0.0
     for today in range(1, int(day.max()) + 1):
         new = np.flatnonzero(day == today)
-        total += np.bincount(group[new], watched[new], minlength=LENGTHS)
-        n += np.bincount(group[new], minlength=LENGTHS)
-        watched[new] -= (total / np.maximum(n, 1)).astype(np.float32)[group[new]]
-        squares, n_rows = squares + np.square(watched[new], dtype=np.float64).sum(), n_rows + len(new)
-        watched[new] /= max(np.sqrt(squares / max(n_rows, 1)), 1e-6)
+        of, left = group[new], np.log1p(np.float32(0.001) * play[new]).astype(np.float32)
+        total += np.bincount(of, left, minlength=LENGTHS)
+        n += np.bincount(of, minlength=LENGTHS)
+        left -= (total / np.maximum(n, 1)).astype(np.float32)[of]
+        squares += np.square(left, dtype=np.float64).sum()
+        watched[new] = left / max(np.sqrt(squares / max(n.sum(), 1)), 1e-6)
     return watched
 
 
@@ -198,7 +199,7 @@ def past_statistics(day, user, feed, author, labels, watched, n_users):
     be expected, then log(1 + rows) / 10. A user is held against everyone's rate p, where it makes the log lift of the
     rate smoothed by m = SMOOTHING rows, log((positives + m p) / ((rows + m) p)). A feed or an author is held against
     the sum of its viewers' smoothed rates, since who happened to see a feed says more of its rate than the feed does.
-    Last stands the mean of what was watched, shrunk to 0 as by m rows more, for a feed and an author less the viewers' own means.
+    Last stands the mean of what was watched, shrunk to 0 as by m rows more, for a feed and an author less the viewers' own shrunk means.
     day, user, feed, labels {action: }, watched: (rows,). author: (feeds,), the author of each feed, a small integer.
     """
     from scipy.sparse import csr_array
@@ -223,7 +224,8 @@ def past_statistics(day, user, feed, author, labels, watched, n_users):
             feed_positives[:, column] += np.bincount(feed[hits], minlength=n_feeds)
         p, rate = smoothed_rates(user_positives, user_rows)
         mean = user_watched / (user_rows + SMOOTHING)
-        expected = sum(seen @ np.column_stack([rate, mean.astype(np.float32)]) for seen in views)  # (feeds, actions + 1)
+        known = np.column_stack([rate, mean.astype(np.float32)])
+        expected = sum(seen @ known for seen in views)  # (feeds, actions + 1)
         surplus = feed_watched - expected[:, -1]
         users[today, :, :-2] = np.log(rate / p)
         feeds[today, :, :-2] = log_lifts(feed_positives, expected[:, :-1], SHRINKAGE)
@@ -241,7 +243,7 @@ def past_tastes(day, user, feed, labels, watched, vectors, seen, n_users):
     Under a day stands for each action the sum over the user's rows of strictly earlier days of (label - the user's smoothed
     rate) times the feed's vector, over the root of the positives to be expected: the score statistic of a logistic regression
     of the label on the vector. Scaled so that without any taste its dot product with the vector of a feed has about unit
-    variance. Then comes the same of what was watched, (watched - the user's mean) over the root of rows + m, m = SMOOTHING.
+    variance. Then comes the same of what was watched, (watched - the user's shrunk mean) over the root of rows + m, m = SMOOTHING.
     Last stands the mean vector of what the user watched, less everyone's, shrunk as by m rows more.
     day, user, feed, labels {action: }, watched: (rows,). vectors: (feeds, width). seen: bool (feeds,), the feeds seen in training.
     """
@@ -304,6 +306,29 @@ def reduce_embeddings(embeddings, rows, seen):
         reduced[rows] = pca.transform(embeddings) / np.sqrt(max(pca.explained_variance_[0], 1e-12))
         reduced[0] = 0
     return reduced
+
+
+def cooccurrence(user, feed, n_users, n_feeds):
+    """Vectors of users and of feeds by who saw what, float32 (users, width) and (feeds, width), in deviations, cut off at 3.
+
+    The singular vectors of the views, each view divided by the roots of its user's and of its feed's number of them, and the vectors
+    of a user and of a feed divided by that root again: the axes of correspondence analysis. The first, which is constant, is left out.
+    A row that was not seen has zeros. user, feed: (rows,) of training.
+    """
+    from scipy.sparse import coo_array
+    from sklearn.utils.extmath import randomized_svd
+
+    views = coo_array((np.ones(len(user), np.float32), (user, feed)), (n_users, n_feeds)).tocsr()
+    units = [1 / np.sqrt(np.maximum(views.sum(axis=axis), 1)) for axis in (1, 0)]
+    n = min(EMBEDDING_WIDTH + 1, n_users, n_feeds)
+    of_users, _, of_feeds = randomized_svd(views.multiply(units[0][:, None]).multiply(units[1]).tocsr(), n, random_state=0)
+    found = []
+    for vectors, unit, rows in ((of_users, units[0], user), (of_feeds.T, units[1], feed)):
+        seen, scaled = distinct(rows), np.zeros((len(vectors), n - 1), np.float32)
+        vectors = vectors[seen, 1:] * unit[seen, None]
+        scaled[seen] = (vectors / (vectors.std(axis=0) + 1e-12)).clip(-3, 3)
+        found.append(scaled)
+    return found
 
 
 # ---- from CSVs to tables ---------------------------------------------------------------------------------------------------
@@ -428,27 +453,33 @@ def encode_source(raw, valid_day, min_count, report):
     if "embeddings" in raw:
         ids, embeddings = raw["embeddings"]
         feed_table["feed_embedding"] = reduce_embeddings(embeddings, rows_of(ids, feeds), feed_rows > 0)
+    else:  # what is known of likeness without them
+        sizes = len(users) + 1, len(feeds) + 1
+        user_table["user_cooccurrence"], feed_table["feed_cooccurrence"] = cooccurrence(user[train], feed[train], *sizes)
     done.close()
     report("encoding", f"{len(users):,} users, {len(feeds):,} feeds; ids of fewer than {min_count} training rows share one row")
 
     authors, author = np.unique(author, return_inverse=True)
     device = encode(devices, vocabularies["device"])[device - 1]
     columns = {"user": user, "feed": feed, "day": day, "device": device, **{name: log[name] for name in actions}}
-    past = columns | {"play": log.get("play", np.zeros(len(day), np.int32))}
+    past = columns | ({"play": log.pop("play")} if "play" in log else {})
     past = {name: column[day <= valid_day] for name, column in past.items()} if n_late else past
     rows, labels = (past["day"], past["user"], past["feed"]), {name: past[name] for name in actions}
-    watched = watch_times(past["day"], past["play"], past["feed"], feed_table["videoplayseconds"][:, 0], feed_rows > 0)
+    has_play, watched = "play" in past, np.zeros(len(past["day"]), np.float32)
+    if has_play:
+        watched = watch_times(past["day"], past.pop("play"), past["feed"], feed_table["videoplayseconds"][:, 0], feed_rows > 0)
     of_user, of_feed, of_author = past_statistics(*rows, author, labels, watched, len(users) + 1)
     of_author[:, authors == MISSING] = 0  # feeds without an author have nothing in common
     for table, name, statistics in ((user_table, "user", of_user), (feed_table, "feed", of_feed), (feed_table, "author", of_author[:, author])):
         table[f"{name}_history"], watch_time = np.split(statistics, [-1], axis=2)
-        if "play" in log:
+        if has_play:
             table[f"{name}_watch_time"] = watch_time
-    report("history", "of users, feeds and authors over strictly earlier days: rates, counts and, where the log has `play`, watch times")
+    report("history", f"rates, counts{', watch times' * has_play} of users, feeds and authors over strictly earlier days")
     if "feed_embedding" in feed_table:
         tastes = past_tastes(*rows, labels, watched, feed_table["feed_embedding"], feed_rows > 0, len(users) + 1)
-        user_table["user_taste"] = tastes if "play" in log else np.delete(tastes, -2, axis=2)
+        user_table["user_taste"] = tastes if has_play else np.delete(tastes, -2, axis=2)
         report("tastes", "of users for feed embeddings over strictly earlier days")
+    del past, rows, labels, watched
 
     files = {"user.pkl": user_table, "feed.pkl": feed_table, "vocabularies.pkl": vocabularies}
     files["train.pkl"] = {name: column[train] for name, column in columns.items()}
@@ -476,9 +507,10 @@ def describe(files, note, actions, valid_day):
     features = {name: {"kind": "id", "table": table, "vocabulary": name} for name, table in id_tables.items()}
     for vocabulary_name, names in LISTS.items():
         features |= {name: {"kind": "list", "table": "feed", "vocabulary": vocabulary_name} for name in names}
-    for name in ("videoplayseconds", "feed_embedding"):
-        if name in files["feed.pkl"]:
-            features[name] = {"kind": "dense", "table": "feed", "daily": False}
+    of_feed = ("videoplayseconds", "feed_embedding", "feed_cooccurrence")
+    for name, table in (*((name, "feed") for name in of_feed), ("user_cooccurrence", "user")):
+        if name in files[f"{table}.pkl"]:
+            features[name] = {"kind": "dense", "table": table, "daily": False}
     watch_time = ["watch_time"] if "user_watch_time" in files["user.pkl"] else []
     for name, table in (("user", "user"), ("feed", "feed"), ("author", "feed")):
         features[f"{name}_history"] = {"kind": "dense", "table": table, "daily": True, "columns": [*actions, "rows"]}

@@ -13,7 +13,8 @@ from keras import layers, ops
 
 FEATURES = (
     "userid,feedid,device,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,manual_keyword_list,"
-    "user_history,feed_history,author_history,user_watch_time,feed_watch_time,author_watch_time,user_taste"
+    "user_history,feed_history,author_history,user_watch_time,feed_watch_time,author_watch_time,user_taste,"
+    "user_cooccurrence,feed_cooccurrence"
 )
 
 

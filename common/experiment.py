@@ -112,7 +112,8 @@ def choose(data, settings, multi_task):
     settings.features = ",".join(name for name in wanted if name in data.meta["features"])
     if not settings.features:
         raise InputError(f"--features: {settings.user_data} has none of them: it has {', '.join(data.meta['features'])}.")
-    data.absent = [name for name in wanted if name not in data.meta["features"]]
+    chosen = wanted if wanted != type(settings).features.split(",") else []  # the defaults name more than any data has
+    data.absent = [name for name in chosen if name not in data.meta["features"]]
     return groups
 
 

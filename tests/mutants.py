@@ -58,8 +58,8 @@ MUTANTS = {  # file: tests that must notice, then pairs of what stands there and
         ("acted[some] - means[some] * viewed[some, None]", "acted[some]"), ("spreads = np.sqrt(", "spreads = ("), ("[:, :, None] * scale", "[:, :, None]"), ("known != MISSING", "known != 0"),
         ("total >= max(min_count", "total > max(min_count"), ("OTHER + rows_of(ids, vocabulary)", "rows_of(ids, vocabulary)"), ("1 + place", "place"), ("of_author @ expected[:, :-1], SHRINKAGE", "of_author @ expected[:, :-1], 0"), ("np.log1p(rows) / 10", "np.log1p(rows)"),
         ("feed_watched - expected[:, -1]", "feed_watched"), ("longer / (rows + SMOOTHING)\n    return", "longer / np.maximum(rows, 1)\n    return"), ("longer / (rows + SMOOTHING)])", "0 * longer])"),
-        ("watched[new] -= (total / np.maximum(n, 1)).astype(np.float32)[group[new]]", "pass"), ("squares / max(n_rows, 1)", "squares / max(len(new), 1)"), ("squares + np.square", "np.square"),
-        ("np.float32(0.001) * np.max", "np.float32(1) * np.max"), ("new = np.flatnonzero(day == today)\n", "new = np.flatnonzero(day >= today)\n"),
+        ("left -= (total / np.maximum(n, 1)).astype(np.float32)[of]", "pass"), ("squares / max(n.sum(), 1)", "squares / max(len(new), 1)"), ("squares += np.square", "squares = np.square"),
+        ("np.float32(0.001) * play", "np.float32(1) * play"), ("new = np.flatnonzero(day == today)\n", "new = np.flatnonzero(day >= today)\n"),
         ("np.sqrt(max(pca.explained_variance_[0], 1e-12))", "1"),
     ]),
     "common/training.py": ("tests/test_formulas.py tests/test_training.py -k formula\\ or\\ batch\\ or\\ seven\\ or\\ cross\\ or\\ gamma", [

@@ -34,6 +34,7 @@ from common.command import hyperparameters, parse  # noqa: E402
 from common.pickles import load, read, write_all  # noqa: E402
 from common.reading import Source, read_columns  # noqa: E402
 from common.scoring import weighted, yardsticks, score_tasks  # noqa: E402
+from get_data import cooccurrence  # noqa: E402
 
 MULTI_TASK, SINGLE = ("mmoe", "ple"), ("deepfm", "FocalLoss")
 FEW = 100  # validation positives below which a task's AUC says nothing: its scores are printed and not averaged
@@ -57,10 +58,11 @@ FIRST_OF = {
 GROUPS = {
     "ids": ("userid", "feedid", "authorid", "bgm_song_id", "bgm_singer_id"), "lists": ("manual_tag_list", "manual_keyword_list"),
     "history": ("user_history", "feed_history", "author_history"), "watch times": ("user_watch_time", "feed_watch_time", "author_watch_time"),
-    "tastes": ("user_taste",), "device": ("device",),
+    "tastes": ("user_taste",), "co-occurrence": ("user_cooccurrence", "feed_cooccurrence"), "device": ("device",),
 }
+LESS = {"views": "user_taste_without_views", "watch_time": "user_taste_without_watch_times"}  # user_taste without one of its columns
 ADDED = {"machine lists": ("machine_tag_list", "machine_keyword_list"), "feed embedding": ("feed_embedding",), "video length": ("videoplayseconds",),
-         "co-occurrence": ("feed_cooccurrence", "user_cooccurrence")}
+         "co-occurrence": ("user_cooccurrence", "feed_cooccurrence")}
 
 
 class Folder:
@@ -257,8 +259,9 @@ def features(folder):
     ways = {"default": mine}
     ways |= {f"without {group}": [name for name in mine if name not in names] for group, names in GROUPS.items() if set(names) & set(mine)}
     if "user_taste" in mine:
-        ways["without views"] = [name.replace("user_taste", "user_likes") for name in mine]
-    ways |= {f"with {group}": [*mine, *names] for group, names in ADDED.items() if set(names) <= set(folder.meta["features"])}
+        ways["without views"] = [name.replace("user_taste", LESS["views"]) for name in mine]
+        ways["without watch times"] = [name.replace("user_taste", LESS["watch_time"]) for name in ways["without watch times"]]
+    ways |= {f"with {group}": [*mine, *names] for group, names in ADDED.items() if set(names) <= set(folder.meta["features"]) - set(mine)}
     ways |= {"ids and lists alone": [name for name in mine if name in GROUPS["ids"] + GROUPS["lists"] + GROUPS["device"]], "history alone": [name for name in mine if name in GROUPS["history"]]}
     found = {way: folder.runs("mmoe", f"--features {','.join(names)}" if names != mine else "", 3) for way, names in ways.items()}
     measures = {"mean AUC": "auc", "mean uAUC": "uauc"}
@@ -274,25 +277,19 @@ def features(folder):
 
 
 def with_more(folder):
-    """The Folder `more` within this one, whose tables also have embeddings of feeds and users from an SVD of who saw what in training, and the tastes without the views."""
-    from scipy.sparse import coo_array
-    from sklearn.utils.extmath import randomized_svd
-
+    """The Folder `more` within this one, whose tables also have co-occurrence where get_data.py leaves it out, and the tastes of LESS."""
     place = folder.path / "more"
     if not (place / "meta.pkl").exists() or read(place / "meta.pkl")["stamp"] != folder.meta["stamp"] + "-more":
         train, files = read(folder.path / "train.pkl"), {f"{name}.pkl": read(folder.path / f"{name}.pkl") for name in ("user", "feed", "meta")}
-        shape = [len(files[f"{name}.pkl"]["key"]) for name in ("user", "feed")]
-        views = coo_array((np.ones(len(train["day"]), np.float32), (train["user"], train["feed"])), shape).tocsr()
-        scale = [1 / np.sqrt(np.maximum(views.sum(axis=axis), 1)) for axis in (1, 0)]
-        normal = views.multiply(scale[0][:, None]).multiply(scale[1]).tocsr()  # D^-1/2 A D^-1/2
-        users, values, feeds = randomized_svd(normal, 33, random_state=0)
-        for name, vectors, unit in (("user", users, scale[0]), ("feed", feeds.T, scale[1])):
-            vectors = (vectors * values)[:, 1:] * unit[:, None]  # the first is how often each was seen
-            files[f"{name}.pkl"][f"{name}_cooccurrence"] = (vectors / (vectors[vectors.any(axis=1)].std(axis=0) + 1e-12)).astype(np.float32).clip(-3, 3)
+        both = "user", "feed"
+        for name, vectors in zip(both, cooccurrence(train["user"], train["feed"], *(len(files[f"{name}.pkl"]["key"]) for name in both))):
+            files[f"{name}.pkl"][f"{name}_cooccurrence"] = vectors
             files["meta.pkl"]["features"][f"{name}_cooccurrence"] = {"kind": "dense", "table": name, "daily": False}
-        if "user_taste" in files["user.pkl"]:
-            files["user.pkl"]["user_likes"], taste = files["user.pkl"]["user_taste"][:, :, :-1], files["meta.pkl"]["features"]["user_taste"]
-            files["meta.pkl"]["features"]["user_likes"] = {**taste, "columns": taste["columns"][:-1]}
+        for column, part in LESS.items() if "user_taste" in files["user.pkl"] else ():
+            taste = files["meta.pkl"]["features"]["user_taste"]
+            kept = [i for i, name in enumerate(taste["columns"]) if name != column]
+            files["user.pkl"][part] = files["user.pkl"]["user_taste"][:, :, kept]
+            files["meta.pkl"]["features"][part] = {**taste, "columns": [taste["columns"][i] for i in kept]}
         for content in files.values():
             content["stamp"] += "-more"
         for name in ("train", "valid", "vocabularies"):

@@ -310,10 +310,33 @@ def test_the_taste_of_a_user_without_one_has_unit_variance_on_any_feed():
         assert np.std(tastes[-1, :, column].astype(float) @ vectors.T) == pytest.approx(0.94, abs=0.1)  # 200 rows of 220 after smoothing
 
 
-def test_without_embeddings_there_are_no_tastes(source, encode):
+def test_without_embeddings_there_is_cooccurrence_and_no_tastes(source, encode):
+    names = {"user_cooccurrence", "feed_cooccurrence"}
+    assert not names & set(load(encode(source)).meta["features"])
     (source / "feed_embeddings.csv").unlink()
     data = load(encode(source))
     assert "user_taste" not in data.tables["user"] and "user_taste" not in data.meta["features"]
+    assert names <= set(data.meta["features"])
+    users, feeds = data.tables["user"], data.tables["feed"]
+    assert not users["user_cooccurrence"][users["key"] == 12].any() and users["user_cooccurrence"][users["key"] == 5].any()  # 12 comes with the validation day
+    assert not feeds["feed_cooccurrence"][feeds["key"] == 103].any() and feeds["feed_cooccurrence"][feeds["key"] == 102].any()
+
+
+def test_cooccurrence_is_the_singular_vectors_of_the_normalized_views():
+    rng = np.random.default_rng(0)
+    user, feed = rng.integers(1, 41, 3000), rng.integers(1, 51, 3000)
+    feed = np.where((user > 20) & (rng.random(3000) < 0.8), 1 + feed // 2, feed)
+    views = np.zeros((42, 52))  # users and feeds that nobody met at both ends
+    np.add.at(views, (user, feed), 1)
+    normal = views / np.sqrt(np.maximum(views.sum(axis=1), 1))[:, None] / np.sqrt(np.maximum(views.sum(axis=0), 1))
+    left, values, right = np.linalg.svd(normal)
+    found = get_data.cooccurrence(user.astype(np.int32), feed.astype(np.int32), 42, 52)
+    for vectors, exact, n in zip(found, (left, right.T), (views.sum(axis=1), views.sum(axis=0))):
+        assert vectors.shape[1] == 32 and not vectors[n == 0].any()
+        for column in range(3):
+            wanted = exact[:, column + 1] / np.sqrt(np.maximum(n, 1))
+            wanted = np.where(n > 0, wanted / wanted[n > 0].std(), 0).clip(-3, 3)
+            assert min(np.abs(vectors[:, column] - wanted).max(), np.abs(vectors[:, column] + wanted).max()) < 0.02
 
 
 @pytest.mark.parametrize("day", [1, 2, 3])
@@ -333,7 +356,16 @@ def test_labels_and_play_changed_on_a_day_change_no_feature_of_that_day_or_befor
                 moved[name] = bool((column[day + 1 :] != after.tables[key][name][day + 1 :]).any())
             elif name != "stamp" and not isinstance(column, dict):
                 np.testing.assert_array_equal(column, after.tables[key][name])
-    assert moved.pop("user_history") and (day == 3 or all(moved.values())), moved
+    assert all(moved.values()), moved
+
+
+def test_days_after_the_validation_day_change_nothing(source, encode):
+    wanted = load(encode(source, "--valid-day", 2, out="before")).meta["stamp"]
+    log = pd.read_csv(source / "user_action.csv")
+    late = log.date_ == 3
+    log.loc[late, [*ACTIONS, "play"]] = 1 - log.loc[late, [*ACTIONS, "play"]].clip(upper=1)
+    log.to_csv(source / "user_action.csv", index=False)
+    assert load(encode(source, "--valid-day", 2, out="after")).meta["stamp"] == wanted
 
 
 # ---- sources

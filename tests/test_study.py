@@ -21,6 +21,7 @@ def folder(tiny_pickles, tmp_path):
     found = study.Folder(place)
     for script, shift in (("mmoe", 0.01), ("ple", 0.0)):
         settings = parse(__import__(script).Settings, None, [])
+        settings.features = ",".join(name for name in settings.features.split(",") if name in found.meta["features"])
         for seed in range(5):
             scores = {f"{score}_{task}": 0.9 + 0.001 * seed + shift + (0.002 if seed == 4 else 0) * bool(shift) for task in found.tasks for score in ("auc", "uauc", "logloss")}
             row = {"fingerprint": found.fingerprint, "model": script, "tasks": ",".join(found.tasks), "seed": seed, "changed": "",
@@ -68,7 +69,7 @@ def test_a_cell_is_mean_and_sample_deviation_without_the_zero():
     assert study.cell([10.5]) == "10.5000"
 
 
-def test_more_features_are_cooccurrence_and_the_tastes_without_the_views(tmp_path):
+def test_more_features_are_cooccurrence_and_the_tastes_without_one_column(tmp_path):
     """Two circles of users that see feeds of their own: the first component tells them apart."""
     from common.pickles import write_all
 
@@ -80,18 +81,20 @@ def test_more_features_are_cooccurrence_and_the_tastes_without_the_views(tmp_pat
             "vocabularies": {"userid": 3}, "features": {"userid": {"kind": "id", "table": "user", "vocabulary": "userid"}}}
     tables = {name: {"key": np.arange(-1, 80), "stamp": "x"} for name in ("user", "feed")}
     tables["user"]["userid"] = np.ones(81, np.int32)
-    tables["user"]["user_taste"] = rng.normal(size=(4, 81, 3, 2)).astype(np.float16)
+    tables["user"]["user_taste"] = rng.normal(size=(4, 81, 4, 2)).astype(np.float16)
     tables["feed"]["feed_embedding"] = rng.normal(size=(81, 2)).astype(np.float32)
     meta["features"]["feed_embedding"] = {"kind": "dense", "table": "feed", "daily": False}
-    meta["features"]["user_taste"] = {"kind": "dot", "table": "user", "daily": True, "with": "feed_embedding", "columns": ["like", "follow", "views"]}
+    meta["features"]["user_taste"] = {"kind": "dot", "table": "user", "daily": True, "with": "feed_embedding", "columns": ["like", "follow", "watch_time", "views"]}
     write_all(tmp_path, {"train.pkl": rows, "valid.pkl": dict(rows), "meta.pkl": meta, "vocabularies.pkl": {"stamp": "x"}, **{f"{name}.pkl": table for name, table in tables.items()}})
     folder = study.with_more(study.Folder(tmp_path))
     assert {"user_cooccurrence", "feed_cooccurrence"} <= set(folder.meta["features"])
     for name in ("user", "feed"):
         first = study.read(folder.path / f"{name}.pkl")[f"{name}_cooccurrence"][1:, 0]
         assert np.ptp(np.sign(first[:40])) == np.ptp(np.sign(first[40:])) == 0 and np.sign(first[0]) != np.sign(first[40])
-    assert folder.meta["features"]["user_likes"] == {**meta["features"]["user_taste"], "columns": ["like", "follow"]}
-    np.testing.assert_array_equal(study.read(folder.path / "user.pkl")["user_likes"], tables["user"]["user_taste"][:, :, :2])
+    for name, columns in (("user_taste_without_views", [0, 1, 2]), ("user_taste_without_watch_times", [0, 1, 3])):
+        names = [meta["features"]["user_taste"]["columns"][column] for column in columns]
+        assert folder.meta["features"][name] == {**meta["features"]["user_taste"], "columns": names}
+        np.testing.assert_array_equal(study.read(folder.path / "user.pkl")[name], tables["user"]["user_taste"][:, :, columns])
 
 
 @pytest.mark.parametrize("name", ["deepfm", "FocalLoss", "mmoe", "ple"])
