@@ -110,7 +110,12 @@ def real_pickles(tmp_path_factory):
 def test_on_kuairand_each_reaches_what_known_libraries_get(name, real_pickles, tmp_path):
     run = script(name, "--user-data", real_pickles, cwd=tmp_path)
     assert last_auc(run) >= 0.785 and "SYNTHETIC" not in run.stdout
-    assert "without device" not in run.stdout and "--features" not in run.stdout  # what the data lacks is no choice of the user's
+    assert "lacks" not in run.stdout and "--features" not in run.stdout  # what the data lacks is no choice of the user's
+
+
+def test_features_that_were_asked_for_and_are_not_there_are_named(tiny_pickles, tmp_path):
+    run = script("deepfm.py", "--user-data", tiny_pickles, "--features", "device,user_history,user_cooccurrence", cwd=tmp_path)
+    assert "without user_cooccurrence, which this data lacks" in run.stdout
 
 
 def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles, tmp_path):
