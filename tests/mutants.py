@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = shutil.ignore_patterns(".*", "user_data", "sample", "*.csv", "*.zip", "__pycache__")
-FORMULAS, HISTORY = "tests/test_formulas.py", "tests/test_get_data.py -k history\\ or\\ taste\\ or\\ watch\\ or\\ rare\\ or\\ pca\\ or\\ every_feature"
+FORMULAS, HISTORY = "tests/test_formulas.py", "tests/test_get_data.py -k history\\ or\\ taste\\ or\\ watch\\ or\\ cooccurrence\\ or\\ rare\\ or\\ pca\\ or\\ every_feature"
 
 MUTANTS = {  # file: tests that must notice, then pairs of what stands there and what is put in its place
     "deepfm.py": (FORMULAS, [
@@ -60,6 +60,7 @@ MUTANTS = {  # file: tests that must notice, then pairs of what stands there and
         ("feed_watched - expected[:, -1]", "feed_watched"), ("longer / (rows + SMOOTHING)\n    return", "longer / np.maximum(rows, 1)\n    return"), ("longer / (rows + SMOOTHING)])", "0 * longer])"),
         ("left -= (total / np.maximum(n, 1)).astype(np.float32)[of]", "pass"), ("squares / max(n.sum(), 1)", "squares / max(len(new), 1)"), ("squares += np.square", "squares = np.square"),
         ("np.float32(0.001) * play", "np.float32(1) * play"), ("new = np.flatnonzero(day == today)\n", "new = np.flatnonzero(day >= today)\n"),
+        ("vectors[seen, 1:] * unit[seen, None]", "vectors[seen, 1:]"), ("vectors[seen, 1:]", "vectors[seen, :-1]"), (".clip(-3, 3)", ""), (".multiply(units[1])", ""),
         ("np.sqrt(max(pca.explained_variance_[0], 1e-12))", "1"),
     ]),
     "common/training.py": ("tests/test_formulas.py tests/test_training.py -k formula\\ or\\ batch\\ or\\ seven\\ or\\ cross\\ or\\ gamma", [
