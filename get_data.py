@@ -453,11 +453,12 @@ def encode_source(raw, valid_day, min_count, report):
     if "embeddings" in raw:
         ids, embeddings = raw["embeddings"]
         feed_table["feed_embedding"] = reduce_embeddings(embeddings, rows_of(ids, feeds), feed_rows > 0)
-    else:  # what is known of likeness without them
-        sizes = len(users) + 1, len(feeds) + 1
-        user_table["user_cooccurrence"], feed_table["feed_cooccurrence"] = cooccurrence(user[train], feed[train], *sizes)
     done.close()
     report("encoding", f"{len(users):,} users, {len(feeds):,} feeds; ids of fewer than {min_count} training rows share one row")
+    if "embeddings" not in raw:
+        sizes = len(users) + 1, len(feeds) + 1
+        user_table["user_cooccurrence"], feed_table["feed_cooccurrence"] = cooccurrence(user[train], feed[train], *sizes)
+        report("co-occurrence", "of users and feeds by who saw what in training, for want of feed embeddings")
 
     authors, author = np.unique(author, return_inverse=True)
     device = encode(devices, vocabularies["device"])[device - 1]
