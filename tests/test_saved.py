@@ -60,7 +60,7 @@ import keras
 data = load({str(kept)!r})
 whole = saved.load({str(kept / 'mmoe.keras')!r})
 test = read({str(kept / 'test_a.pkl')!r})
-embed = FeatureEmbedding.of(data, mmoe.FEATURES.split(","), 4)
+embed = FeatureEmbedding.of(data, [name for name in mmoe.FEATURES.split(",") if name in data.meta["features"]], 4)
 kept = next(layer for layer in whole.layers if isinstance(layer, FeatureEmbedding))
 network = next(layer for layer in whole.layers if isinstance(layer, keras.Model))
 embed.table.assign(kept.table)
