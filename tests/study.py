@@ -254,8 +254,8 @@ def tasks(folder):
 
 
 def features(folder):
-    folder = with_more(folder)
     mine = [name for name in importlib.import_module("mmoe").FEATURES.split(",") if name in folder.meta["features"]]
+    folder = with_more(folder)
     ways = {"default": mine}
     ways |= {f"without {group}": [name for name in mine if name not in names] for group, names in GROUPS.items() if set(names) & set(mine)}
     if "user_taste" in mine:
@@ -263,7 +263,7 @@ def features(folder):
         ways["without watch times"] = [name.replace("user_taste", LESS["watch_time"]) for name in ways["without watch times"]]
     ways |= {f"with {group}": [*mine, *names] for group, names in ADDED.items() if set(names) <= set(folder.meta["features"]) - set(mine)}
     ways |= {"ids and lists alone": [name for name in mine if name in GROUPS["ids"] + GROUPS["lists"] + GROUPS["device"]], "history alone": [name for name in mine if name in GROUPS["history"]]}
-    found = {way: folder.runs("mmoe", f"--features {','.join(names)}" if names != mine else "", 3) for way, names in ways.items()}
+    found = {way: folder.runs("mmoe", f"--features {','.join(names)}", 3) for way, names in ways.items()}
     measures = {"mean AUC": "auc", "mean uAUC": "uauc"}
     table = {}
     for way, rows in found.items():
