@@ -41,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.columns import ACTIONS, FEED_INFO, USER_ACTION
 from common.command import Parser, guarded
 from common.pickles import InputError
+from common.reading import LARGEST_ID
 
 LOGS = ("log_standard_4_08_to_4_21_pure.csv", "log_standard_4_22_to_5_08_pure.csv")
 VIDEOS = "video_features_basic_pure.csv"
@@ -48,6 +49,7 @@ LOG_COLUMNS = {  # those that only change their name
     "user_id": "userid", "video_id": "feedid", "tab": "device", "is_profile_enter": "click_avatar", "is_like": "like",
     "is_forward": "forward", "is_comment": "comment", "is_follow": "follow", "play_time_ms": "play",
 }
+RENUMBERED = ("time_ms", "music_id")  # only their order is used; beyond 2^53 float64 skips whole numbers
 SOURCE_NOTE = '{"name": "KuaiRand-Pure"}\n'
 IMPRESSION = ["user_id", "video_id", "time_ms"]  # the log repeats some, now and then with another hourmin
 
@@ -77,7 +79,7 @@ def read(path, columns, may_be_empty=(), texts=()):
         raise InputError(f"{path} has no rows: download it again.")
     for column in (*columns, *may_be_empty):
         numbers = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
-        high = 1 if column.startswith("is_") else 2**53  # beyond it float64 skips whole numbers
+        high = 1 if column.startswith("is_") else 2**53 if column in RENUMBERED else LARGEST_ID
         empty = table[column].isna() & (column in may_be_empty)
         refuse(~(numbers.between(0, high) & (numbers % 1 == 0) | empty), table[column], path, f"a whole number in 0..{high}")
         table[column] = numbers.astype("Int64" if column in may_be_empty else np.int64)

@@ -139,6 +139,7 @@ WRONG = {  # what is wrong with the source: the change that makes it so, and wha
     "an empty number": (edit(EARLY, "7,0,", "7,,"), [EARLY, "column video_id, line 2", "nothing"]),
     "a negative tab": (edit(EARLY, ",0,0\n", ",0,-1\n"), [EARLY, "column tab, line 3", "'-1'"]),
     "a fraction": (edit(EARLY, ",9000,", ",9000.5,"), [EARLY, "column play_time_ms, line 2", "'9000.5'"]),
+    "a time that get_data.py refuses": (edit(EARLY, ",9000,", ",2147483648,"), [EARLY, "column play_time_ms, line 2", "'2147483648'", "0..2147483647"]),
     "a label of 2": (edit(EARLY, ",1,1,0,", ",1,2,0,"), [EARLY, "column is_like, line 2", "0..1"]),
     "no such date": (edit(EARLY, "20220429", "20220431"), [EARLY, "column date, line 2", "'20220431'"]),
     "a word for a duration": (edit(VIDEOS, "5001.0", "long"), [VIDEOS, "column video_duration, line 2", "'long'"]),
