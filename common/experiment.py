@@ -20,7 +20,7 @@ import tensorflow as tf
 from common import command, memory, plots, results, saved, submission
 from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
 from common.command import changed, hyperparameters, numbers
-from common.pickles import InputError, load, read
+from common.pickles import InputError, known, load, read
 from common.scoring import mean_and_spread, score_tasks, weighted, yardsticks
 from common.training import Stopped, constant_rate, cross_entropy, fit, own_logit
 
@@ -98,22 +98,22 @@ def name_of(settings):
 def choose(data, settings, multi_task):
     """The groups of tasks that are learned together; checks the settings that all scripts have. Raises InputError."""
     data.choose([task for task in settings.tasks.split(",") if task], numbers(settings.task_weights, float))
-    known = list(data.meta["tasks"])
+    tasks = list(data.meta["tasks"])
     if settings.target == "all" and not multi_task:
-        settings.target, groups = known[0], [[task] for task in known]
-    elif settings.target not in known:
-        raise InputError(f"--target {settings.target} is no task of {settings.user_data}: it has {', '.join(known)}.")
+        settings.target, groups = tasks[0], [[task] for task in tasks]
+    elif settings.target not in tasks:
+        raise InputError(f"--target {settings.target} is no task of {settings.user_data}: it has {', '.join(tasks)}.")
     else:
-        groups = [known] if multi_task else [[settings.target]]
+        groups = [tasks] if multi_task else [[settings.target]]
     for name in ("epochs", "batch_size", "runs"):
         if getattr(settings, name) < 1:
             raise InputError(f"{command.flag_of(name)} must be at least 1, it is {getattr(settings, name)}.")
-    wanted = settings.features.split(",") if settings.features else list(data.meta["features"])
-    settings.features = ",".join(name for name in wanted if name in data.meta["features"])
+    wanted = settings.features or ",".join(data.meta["features"])
+    settings.features = known(wanted, data.meta)
     if not settings.features:
         raise InputError(f"--features: {settings.user_data} has none of them: it has {', '.join(data.meta['features'])}.")
-    chosen = wanted if wanted != type(settings).features.split(",") else []  # the defaults name more than any data has
-    data.absent = [name for name in chosen if name not in data.meta["features"]]
+    chosen = wanted if wanted != type(settings).features else ""  # the defaults name more than any data has
+    data.absent = [name for name in chosen.split(",") if name and name not in data.meta["features"]]
     return groups
 
 

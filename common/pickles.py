@@ -95,6 +95,11 @@ def remove_left_behind(folder):
             continue
 
 
+def known(features, meta):
+    """Those of `features`, names separated by commas, that the pickles of `meta` have, in the same form."""
+    return ",".join(name for name in features.split(",") if name in meta["features"])
+
+
 @dataclass
 class Data:
     """What the pickles of one `user_data` folder hold.

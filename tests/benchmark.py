@@ -140,10 +140,10 @@ def prepare(folder, n_rows, place, own=5, shared=4):
     """Write the arrays and the spec of the comparison to `place`: the same rows (None: all of them) and features for all."""
     import numpy as np
     import mmoe
-    from common.pickles import load
+    from common.pickles import known, load
 
     data = load(folder)
-    names = [name for name in mmoe.FEATURES.split(",") if name in data.meta["features"]]
+    names = known(mmoe.FEATURES, data.meta).split(",")
     tasks, rng, arrays = list(data.meta["tasks"]), np.random.default_rng(0), {}
     chosen = rng.permutation(len(data.train["day"]))[:n_rows]
     for split, rows in (("train", {name: column[chosen] for name, column in data.train.items()}), ("valid", data.valid)):
@@ -173,14 +173,14 @@ def setup(model, batch_size, seed, folder, arrays):
     import common.quiet  # noqa: F401 -- first
     import keras
     import numpy as np
-    from common.pickles import load
+    from common.pickles import known, load
 
     keras.utils.set_random_seed(seed)
     data, arrays, module = load(folder), np.load(arrays), importlib.import_module(model)
     data.train = {name: column[arrays["chosen"]] for name, column in data.train.items()}
     settings = module.Settings(batch_size=batch_size, embedding_l2=0.0, **EXPERTS[model])  # without L2, which would make plain Keras's Adam another
     settings.learning_rate *= (batch_size / 1024) ** 0.5  # as for the peers: fewer steps, each longer
-    settings.features = ",".join(name for name in settings.features.split(",") if name in data.meta["features"])
+    settings.features = known(settings.features, data.meta)
     tasks = list(data.meta["tasks"])[: 1 if model == "deepfm" else None]
     rows = len(arrays["chosen"]) // batch_size * batch_size
     return data, tasks, module, settings, arrays, np.random.default_rng(seed).permutation(rows)
@@ -331,7 +331,7 @@ def limit(folder, rounds):
     import common.quiet  # noqa: F401 -- first
     import numpy as np
     import tensorflow as tf
-    from common.pickles import load
+    from common.pickles import known, load
     from common.recommender import Recommender
     from common.training import STEPS_PER_CALL, cross_entropy
 
@@ -350,7 +350,7 @@ def limit(folder, rounds):
     for name, batch_size in itertools.product(EXPERTS, (1024, 10240)):
         module = importlib.import_module(name)
         settings, tasks = module.Settings(**EXPERTS[name]), list(data.meta["tasks"])[: 1 if name == "deepfm" else None]
-        settings.features = ",".join(feature for feature in settings.features.split(",") if feature in data.meta["features"])
+        settings.features = known(settings.features, data.meta)
         embed, network = module.build(data, tasks, settings)
         model = Recommender(embed, network, cross_entropy(settings), dict.fromkeys(tasks, 1.0), settings.embedding_l2)
         train = {column: tf.constant(data.train[column]) for column in (*model.columns, *tasks)}

@@ -31,7 +31,7 @@ import numpy as np  # noqa: E402
 
 from common import results  # noqa: E402
 from common.command import hyperparameters, parse  # noqa: E402
-from common.pickles import load, read, write_all  # noqa: E402
+from common.pickles import known, load, read, write_all  # noqa: E402
 from common.reading import Source, read_columns  # noqa: E402
 from common.scoring import weighted, yardsticks, score_tasks  # noqa: E402
 from get_data import cooccurrence  # noqa: E402
@@ -80,8 +80,7 @@ class Folder:
     def runs(self, script, flags="", seeds=5):
         """{seed: row of results.csv} of the seeds 0, 1, .. of a script with these flags; those that are missing are run."""
         settings = parse(importlib.import_module(script).Settings, None, flags.split())
-        wanted = [name for name in settings.features.split(",") if name in self.meta["features"]]
-        settings.features = ",".join(wanted)
+        settings.features = known(settings.features, self.meta)
         key = json.dumps(hyperparameters(settings), sort_keys=True)
         alone = self.tasks if settings.target == "all" else [settings.target]
         tasks = alone if script in SINGLE else settings.tasks.split(",") if settings.tasks else self.tasks
@@ -254,7 +253,7 @@ def tasks(folder):
 
 
 def features(folder):
-    mine = [name for name in importlib.import_module("mmoe").FEATURES.split(",") if name in folder.meta["features"]]
+    mine = known(importlib.import_module("mmoe").FEATURES, folder.meta).split(",")
     folder = with_more(folder)
     ways = {"default": mine}
     ways |= {f"without {group}": [name for name in mine if name not in names] for group, names in GROUPS.items() if set(names) & set(mine)}

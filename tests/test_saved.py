@@ -55,12 +55,12 @@ def test_submission_is_what_the_trained_network_says_of_the_test_day(kept, tiny)
 import mmoe, numpy as np
 from common import saved
 from common.embedding import FeatureEmbedding
-from common.pickles import load, read
+from common.pickles import known, load, read
 import keras
 data = load({str(kept)!r})
 whole = saved.load({str(kept / 'mmoe.keras')!r})
 test = read({str(kept / 'test_a.pkl')!r})
-embed = FeatureEmbedding.of(data, [name for name in mmoe.FEATURES.split(",") if name in data.meta["features"]], 4)
+embed = FeatureEmbedding.of(data, known(mmoe.FEATURES, data.meta).split(","), 4)
 kept = next(layer for layer in whole.layers if isinstance(layer, FeatureEmbedding))
 network = next(layer for layer in whole.layers if isinstance(layer, keras.Model))
 embed.table.assign(kept.table)

@@ -12,6 +12,7 @@ import get_data
 import study
 from common import results
 from common.command import hyperparameters, parse
+from common.pickles import known
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def folder(tiny_pickles, tmp_path):
     found = study.Folder(place)
     for script, shift in (("mmoe", 0.01), ("ple", 0.0)):
         settings = parse(__import__(script).Settings, None, [])
-        settings.features = ",".join(name for name in settings.features.split(",") if name in found.meta["features"])
+        settings.features = known(settings.features, found.meta)
         for seed in range(5):
             scores = {f"{score}_{task}": 0.9 + 0.001 * seed + shift + (0.002 if seed == 4 else 0) * bool(shift) for task in found.tasks for score in ("auc", "uauc", "logloss")}
             row = {"fingerprint": found.fingerprint, "model": script, "tasks": ",".join(found.tasks), "seed": seed, "changed": "",
