@@ -39,7 +39,7 @@ from get_data import cooccurrence  # noqa: E402
 MULTI_TASK, SINGLE = ("mmoe", "ple"), ("deepfm", "FocalLoss")
 FEW = 100  # validation positives below which a task's AUC says nothing: its scores are printed and not averaged
 DEFAULT_MIN_COUNT = 5  # get_data.py's
-BUDGET = 8  # settings a model that are searched, the first the defaults
+BUDGET = 8  # settings a model that are searched: the defaults, another number of epochs, and as many drawn as are left
 MANY = 100_000  # validation rows from which one seed is enough to search, and uAUC steady enough to rank by: on KuaiRand it moves by .01 with the seed
 SPACE = {  # what is drawn from, each value as likely
     "embedding_dim": (8, 16, 32), "learning_rate": (0.0005, 0.001, 0.002), "batch_size": (512, 1024, 2048), "embedding_l2": (0.0, 0.0001, 0.001),
@@ -152,8 +152,9 @@ def encoded(source, min_count):
 
 
 def drawn(script):
-    """[(flags, min_count)] of the settings that are searched, BUDGET of them: the defaults, and what is drawn from SPACE and OWN_SPACE."""
-    rng, found = np.random.default_rng(0), [("", DEFAULT_MIN_COUNT)]
+    """[(flags, min_count)] of the settings that are searched, BUDGET of them: the defaults, two epochs for one or one for two, and what is drawn from SPACE and OWN_SPACE."""
+    rng, epochs = np.random.default_rng(0), 3 - importlib.import_module(script).Settings.epochs
+    found = [("", DEFAULT_MIN_COUNT), (f"--epochs {epochs}", DEFAULT_MIN_COUNT)]
     while len(found) < BUDGET:
         values = {name: some[rng.integers(len(some))] for name, some in (SPACE | OWN_SPACE[script]).items()}
         min_count = values.pop("min_count")
