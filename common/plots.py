@@ -85,7 +85,7 @@ def _panel(axes, order, models, marks, task, key, current):
     margin = 0.12 * max(max(shown) - min(shown), 0.004)
     axes.set_xlim(min(shown) - margin, max(shown) + margin)
     axes.locator_params(axis="x", nbins=3)
-    axes.xaxis.set_major_formatter("{x:.3f}" if max(shown) - min(shown) > 0.004 else "{x:.4f}")
+    axes.xaxis.set_major_formatter("{x:.4f}")
 
 
 def _dot(is_current):
