@@ -1,33 +1,48 @@
-"""DeepFM trained with focal loss (Lin et al., ICCV 2017) and cosine annealing with warm restarts (SGDR, ICLR 2017).
+"""DeepFM with focal loss (Lin et al., ICCV 2017) and cosine annealing (SGDR, ICLR 2017), one task.
 
-    python FocalLoss.py [--user-data user_data] [--target read_comment] [--gamma 0.5] [--cycles 1,1] [--seed 0] [--runs 1]
+python FocalLoss.py [--user-data user_data] [--target read_comment] [--gamma 0.5] [--cycles 1,1]
 
-The network is the one of deepfm.py; `--gamma 0 --cycles ""` with the same epochs is deepfm.py again, to the last digit.
+The network is the one of deepfm.py; `--gamma 0 --cycles "" --epochs 1` is deepfm.py again.
 """
-from dataclasses import dataclass
-from itertools import chain, repeat
-from math import cos, log, pi
 
-from common.command import numbers, setting
-from common.experiment import main as run  # before keras: it quiets TensorFlow's start-up
+import math
+from dataclasses import dataclass
+from functools import partial
+
 import deepfm
+from common.callbacks import RenewedEmbeddings, Resume, TrainingLog, tensorboard
+from common.command import parse, setting, user_errors
+from common.embedding import FeatureEmbedding, LookUp
+from common.experiment import Experiment
+from common.recommender import STEPS, LazyAdam, Recommender
+from common.saved import use_saved
+from common.scores import mean_and_spread
+
+import keras
 from keras import ops
 
 
 @dataclass
 class Settings(deepfm.Settings):
-    gamma: float = setting(0.5, "focusing parameter: how fast the loss of well-classified rows fades")
-    alpha: float = setting(-1.0, "weight of the positive class, 1 - alpha that of the negative; -1 for no weights")
-    epochs: int = setting(2, "passes over the training rows")
-    cycles: str = setting("1,1", 'lengths of the annealing cycles in epochs, such as 1,2,2; "" for no annealing')
-    lowest_rate: float = setting(0.0, "learning rate at the end of a cycle")
-    raw_scores: bool = setting(False, "leave the scores as focal loss makes them, without mapping them back to probabilities")
+    name: str = setting("FocalLoss", "name of the model in results.csv and of its files")
+    gamma: float = setting(0.5, "how fast the loss of well-classified rows fades", 0, 100)
+    alpha: float = setting(
+        -1.0, "weight of the positive class, below 0 for no weights", -1, below=1
+    )
+    epochs: int = setting(2, "passes over the training rows", 1, 10_000)
+    cycles: tuple[int, ...] = setting((1, 1), "epochs of the annealing cycles, none for none", 1)
+    lowest_rate: float = setting(0.0, "learning rate at the end of a cycle", 0)
+    raw_scores: bool = setting(False, "leave focal scores as they are, no probabilities")
+
+
+# ---- the equations
 
 
 def focal_loss(label, logit, gamma, alpha):
-    """-alpha_t (1 - p_t)^gamma log p_t of each row, from logits (Lin et al., eq. 5). (batch,), (batch,) -> (batch,).
+    """-alpha_t (1 - p_t)^gamma log p_t of each row, from logits (Lin et al., eq. 5). Any shape.
 
-    p_t is the probability of the row's own class; alpha_t is alpha for positives, 1 - alpha for negatives, 1 if alpha < 0.
+    p_t is the probability of the row's own class; alpha_t is alpha for positives, 1 - alpha for
+    negatives, 1 if alpha < 0.
     """
     own = (2 * label - 1) * logit  # logit of the row's own class: p_t = sigmoid(own)
     weight = ops.where(label > 0, alpha, 1 - alpha) if alpha >= 0 else 1.0
@@ -35,47 +50,107 @@ def focal_loss(label, logit, gamma, alpha):
 
 
 def unfocused(logit, gamma, alpha):
-    """The logit of the probability that a focal logit means: focal loss is least there if the row's chance is just that.
+    """The logit of the chance that a focal logit means: there the row's expected loss is least.
 
-    With q = sigmoid(logit) the chance p solves alpha p phi(q) = (1 - alpha) (1 - p) phi(1 - q), phi being minus the slope of
-    (1 - q)^gamma log q (Charoenphakdee et al., CVPR 2021, theorem 11). It rises with q, so that no ranking changes. Any shape.
+    With q = sigmoid(logit) the chance p solves alpha p phi(q) = (1 - alpha) (1 - p) phi(1 - q), phi
+    being minus the slope of (1 - q)^gamma log q (Charoenphakdee et al., CVPR 2021, theorem 11). It
+    rises with q, so that no ranking changes. Any shape.
     """
     z = ops.clip(logit, -50, 50)  # beyond, log1p below is at its limit
-    p = (gamma + 1) * logit + ops.log1p(gamma * ops.softplus(z) * ops.exp(-z)) - ops.log1p(gamma * ops.softplus(-z) * ops.exp(z))
-    return p + log((1 - alpha) / alpha) if 0 < alpha < 1 else p
+    positive = ops.log1p(gamma * ops.softplus(z) * ops.exp(-z))
+    negative = ops.log1p(gamma * ops.softplus(-z) * ops.exp(z))
+    prior = math.log((1 - alpha) / alpha) if alpha > 0 else 0.0
+    return (gamma + 1) * logit + positive - negative + prior
 
 
-def annealed(epochs, cycles, highest, lowest):
-    """Learning rate after `epochs` epochs (a float): in each cycle half a cosine from highest to lowest (SGDR, eq. 5).
+@keras.saving.register_keras_serializable("multitask")
+class WarmRestarts(keras.optimizers.schedules.LearningRateSchedule):
+    """In each cycle half a cosine from the highest to the lowest rate (SGDR, eq. 5).
 
-    cycles: their lengths in epochs; the last one repeats.
+    lengths: of the cycles, in steps; the last one repeats.
     """
-    lengths = chain(cycles, repeat(cycles[-1]))
-    length = next(lengths)
-    while epochs >= length:  # a new cycle starts hot again
-        epochs -= length
-        length = next(lengths)
-    return lowest + (highest - lowest) * (1 + cos(pi * epochs / length)) / 2
+
+    def __init__(self, highest, lowest, lengths):
+        self.highest = highest
+        self.lowest = lowest
+        self.lengths = lengths
+
+    def __call__(self, step):
+        step = ops.cast(step, "int32")
+        start = 0
+        share = 0.0  # of the cycle that is over
+        for length in self.lengths:
+            here = ops.cast((step - start) % length, "float32") / length
+            share = ops.where(step >= start, here, share)
+            start += length
+        return self.lowest + (self.highest - self.lowest) * (1 + ops.cos(math.pi * share)) / 2
+
+    def get_config(self):
+        return {"highest": self.highest, "lowest": self.lowest, "lengths": self.lengths}
 
 
-def loss(settings):
-    return lambda label, logit: focal_loss(label, logit, settings.gamma, settings.alpha)
+# ---- the training
 
 
-def link(settings):
-    return (lambda logit: logit) if settings.raw_scores else lambda logit: unfocused(logit, settings.gamma, settings.alpha)
+def learning_rate(settings, steps):
+    """WarmRestarts of the settings' cycles, or the constant rate; steps: those of an epoch."""
+    if not settings.cycles:
+        return settings.learning_rate
+    lengths = [steps * epochs for epochs in settings.cycles]
+    return WarmRestarts(settings.learning_rate, settings.lowest_rate, lengths)
 
 
-def schedule(settings):
-    cycles = numbers(settings.cycles)
-    if not cycles:
-        return lambda epochs: settings.learning_rate
-    return lambda epochs: annealed(epochs, cycles, settings.learning_rate, settings.lowest_rate)
+def train(data, tasks, settings, seed):
+    """One run: the trained Recommender, and the TrainingLog with its validation scores."""
+    keras.utils.set_random_seed(seed)
+    embedding = FeatureEmbedding(LookUp.of(data), 1 + settings.embedding_dim)
+    vectors, dense = embedding.symbols()
+    focus = {"gamma": settings.gamma, "alpha": settings.alpha}
+    model = Recommender(
+        embedding,
+        deepfm.network(vectors, dense, data, tasks, settings),
+        link=None if settings.raw_scores else partial(unfocused, **focus),
+    )
+    batches = model.batches(data.train, tasks, settings.batch_size, seed)
+    rate = learning_rate(settings, steps=int(batches.cardinality()))
+    model.compile(
+        optimizer=LazyAdam(rate, l2=settings.embedding_l2),
+        loss={task: partial(focal_loss, **focus) for task in tasks},
+        loss_weights={task: data.loss_weights[task] for task in tasks},
+        steps_per_execution=STEPS,
+        jit_compile=True,
+    )
+    log = TrainingLog(data, settings.target, verbose=not settings.quiet)
+    model.fit(
+        batches,
+        epochs=settings.epochs,
+        callbacks=[
+            RenewedEmbeddings(seed, keep=settings.keep_embeddings),
+            keras.callbacks.TerminateOnNaN(),
+            log,
+            Resume(data, settings, tasks, seed, log),
+            *tensorboard(settings, tasks, seed),
+        ],
+        shuffle=False,  # `batches` does it
+        verbose=0,
+    )
+    return model, log
 
 
 def main(argv=None):
-    return run(deepfm.build, Settings, __doc__, argv, multi_task=False, loss=loss, link=link, schedule=schedule)
+    """Train each seed, compare, print the validation AUC. argv: flags or Settings -> a Result."""
+    settings = parse(Settings, __doc__, argv)
+    if settings.predict or settings.export:
+        return use_saved(settings)
+    experiment = Experiment(settings, single_task=True)
+    for seed in settings.seeds:
+        runs = [train(experiment.data, tasks, settings, seed) for tasks in experiment.networks]
+        experiment.keep(seed, runs)
+    result = experiment.finish()
+    print(f"{result.target} validation AUC: {mean_and_spread(result.aucs)}")
+    return result
 
 
 if __name__ == "__main__":
-    main()
+    with user_errors():
+        main()

@@ -1,46 +1,65 @@
-"""DeepFM: a factorization machine and a network on the same embeddings, one task (Guo et al., IJCAI 2017).
+"""DeepFM: a factorization machine and a network on one embedding, one task (Guo et al., 2017).
 
-    python deepfm.py [--user-data user_data] [--target read_comment] [--seed 0] [--runs 1]
+python deepfm.py [--user-data user_data] [--target read_comment] [--seed 0] [--runs 1]
 """
+
 from dataclasses import dataclass
 
-from common.command import RunSettings, numbers, setting
-from common.experiment import main as run  # before keras: it quiets TensorFlow's start-up
-from common.dropout import Dropout
-from common.embedding import FeatureEmbedding
+from common.callbacks import RenewedEmbeddings, Resume, TrainingLog, tensorboard
+from common.command import RunSettings, parse, setting, user_errors
+from common.embedding import FeatureEmbedding, LookUp
+from common.experiment import Experiment
+from common.recommender import STEPS, Dropout, LazyAdam, Recommender
+from common.saved import use_saved
+from common.scores import mean_and_spread
+
 import keras
 from keras import layers, ops
-
-FEATURES = (
-    "userid,feedid,device,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,manual_keyword_list,"
-    "user_history,feed_history,author_history,user_watch_time,feed_watch_time,author_watch_time,user_taste,"
-    "user_cooccurrence,feed_cooccurrence"
-)
 
 
 @dataclass
 class Settings(RunSettings):
-    features: str = setting(FEATURES, "features to use, separated by commas")
-    embedding_dim: int = setting(16, "length of a factor vector")
-    hidden: str = setting("128,64", "widths of the network's layers")
-    embedding_l2: float = setting(0.001, "L2 penalty on the embeddings that a batch looks up")
-    dropout: float = setting(0.3, "share of hidden units left out in training")
-    learning_rate: float = setting(0.001, "Adam's learning rate")
-    batch_size: int = setting(1024, "rows a step")
-    epochs: int = setting(1, "passes over the training rows")
-    keep_embeddings: bool = setting(False, "go on with the embeddings of the epoch before instead of new ones")
+    name: str = setting("deepfm", "name of the model in results.csv and of its files")
+    target: str = setting("", "task to learn, or all for a network each (default: read_comment)")
+    embedding_dim: int = setting(16, "length of a factor vector", 1, 1024)
+    hidden: tuple[int, ...] = setting((128, 64), "widths of the network's layers", 1, 8192)
+    embedding_l2: float = setting(0.001, "L2 penalty on the embeddings that a batch looks up", 0)
+    dropout: float = setting(0.3, "share of hidden units left out in training", 0, below=1)
+    learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
+    batch_size: int = setting(1024, "rows a step", 1)
+    epochs: int = setting(1, "passes over the training rows", 1, 10_000)
+    keep_embeddings: bool = setting(False, "go on with an epoch's embeddings in the next one")
+
+
+# ---- the equation
+
+
+def second_order(total, squares):
+    """Sum over i < j of <v_i x_i, v_j x_j>: half of (sum)^2 - sum of squares, in O(n k).
+
+    total, squares: (batch, k), the sums over i of v_i x_i and of its elementwise square. Returns
+    (batch, 1). Rendle, ICDM 2010, lemma 3.1.
+    """
+    return 0.5 * ops.sum(ops.square(total) - squares, axis=1, keepdims=True)
+
+
+# ---- the network
 
 
 @keras.saving.register_keras_serializable("multitask")
 class Factors(layers.Layer):
-    """A factor v_i for each dense value x_i: sum of v_i x_i and sum of (v_i x_i)^2. (batch, n) -> 2 x (batch, k)."""
+    """A factor v_i for each dense value x_i: sums of v_i x_i and of (v_i x_i)^2.
+
+    (batch, n) -> 2 x (batch, k).
+    """
 
     def __init__(self, k, **kwargs):
         super().__init__(**kwargs)
         self.k = k
 
     def build(self, shape):
-        self.v = self.add_weight((shape[-1], self.k), keras.initializers.RandomNormal(stddev=0.01), name="v")
+        initializer = keras.initializers.RandomNormal(stddev=0.01)
+        self.v = self.add_weight((shape[-1], self.k), initializer, name="v")
 
     def call(self, x):
         return ops.matmul(x, self.v), ops.matmul(ops.square(x), ops.square(self.v))
@@ -49,35 +68,76 @@ class Factors(layers.Layer):
         return {**super().get_config(), "k": self.k}
 
 
-def second_order(total, squares):
-    """Sum over i < j of <v_i x_i, v_j x_j>, in O(n k), as half of (sum)^2 - sum of squares (Rendle, ICDM 2010, lemma 3.1).
+def network(vectors, dense, data, tasks, settings):
+    """{task: logit (batch, 1)}: w_0 + first order + second order + deep network.
 
-    total, squares: (batch, k), the sums over i of v_i x_i and of its elementwise square. Returns (batch, 1).
+    vectors: (batch, fields, 1 + k), first the weight w_i of an id, then its factor v_i. dense:
+    (batch, width), numbers x_i with weights and factors of their own.
     """
-    return 0.5 * ops.sum(ops.square(total) - squares, axis=1, keepdims=True)
-
-
-def build(data, tasks, settings):
-    """One logit, w0 + first-order + second-order + network: (FeatureEmbedding, keras.Model)."""
     (task,) = tasks
-    embed = FeatureEmbedding.of(data, settings.features.split(","), settings.embedding_dim + 1)
-    vectors, dense = embed.symbols()
-    w, v = vectors[:, :, :1], vectors[:, :, 1:]  # the first number is the weight w_i of the id, the others its factor v_i
-
-    first = layers.Dense(1, name="w0", kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(data.log_odds(task)))(dense)
-    first = first + ops.sum(w, axis=1)
+    w = vectors[:, :, 0]  # (batch, fields)
+    v = vectors[:, :, 1:]  # (batch, fields, k)
+    log_odds = keras.initializers.Constant(data.log_odds(task))
+    first = layers.Dense(1, kernel_initializer="zeros", bias_initializer=log_odds, name="w_0")(
+        dense
+    )
+    first = first + ops.sum(w, axis=1, keepdims=True)
     total, squares = Factors(settings.embedding_dim)(dense)
     second = second_order(ops.sum(v, axis=1) + total, ops.sum(ops.square(v), axis=1) + squares)
-
     x = layers.Concatenate()([layers.Flatten()(v), dense])
-    for width in numbers(settings.hidden):
+    for width in settings.hidden:
         x = Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
-    return embed, keras.Model([vectors, dense], {task: first + second + layers.Dense(1, use_bias=False)(x)})
+    deep = layers.Dense(1, use_bias=False)(x)
+    return keras.Model([vectors, dense], {task: first + second + deep})
+
+
+# ---- the training
+
+
+def train(data, tasks, settings, seed):
+    """One run: the trained Recommender, and the TrainingLog with its validation scores."""
+    keras.utils.set_random_seed(seed)
+    embedding = FeatureEmbedding(LookUp.of(data), 1 + settings.embedding_dim)
+    vectors, dense = embedding.symbols()
+    model = Recommender(embedding, network(vectors, dense, data, tasks, settings))
+    model.compile(
+        optimizer=LazyAdam(settings.learning_rate, l2=settings.embedding_l2),
+        loss={task: keras.losses.BinaryCrossentropy(from_logits=True) for task in tasks},
+        loss_weights={task: data.loss_weights[task] for task in tasks},
+        steps_per_execution=STEPS,
+        jit_compile=True,
+    )
+    log = TrainingLog(data, settings.target, verbose=not settings.quiet)
+    model.fit(
+        model.batches(data.train, tasks, settings.batch_size, seed),
+        epochs=settings.epochs,
+        callbacks=[
+            RenewedEmbeddings(seed, keep=settings.keep_embeddings),
+            keras.callbacks.TerminateOnNaN(),
+            log,
+            Resume(data, settings, tasks, seed, log),
+            *tensorboard(settings, tasks, seed),
+        ],
+        shuffle=False,  # `batches` does it
+        verbose=0,
+    )
+    return model, log
 
 
 def main(argv=None):
-    return run(build, Settings, __doc__, argv, multi_task=False)
+    """Train each seed, compare, print the validation AUC. argv: flags or Settings -> a Result."""
+    settings = parse(Settings, __doc__, argv)
+    if settings.predict or settings.export:
+        return use_saved(settings)
+    experiment = Experiment(settings, single_task=True)
+    for seed in settings.seeds:
+        runs = [train(experiment.data, tasks, settings, seed) for tasks in experiment.networks]
+        experiment.keep(seed, runs)
+    result = experiment.finish()
+    print(f"{result.target} validation AUC: {mean_and_spread(result.aucs)}")
+    return result
 
 
 if __name__ == "__main__":
-    main()
+    with user_errors():
+        main()

@@ -1,82 +1,135 @@
 """MMOE: Multi-gate Mixture-of-Experts, all tasks at once (Ma et al., KDD 2018).
 
-    python mmoe.py [--user-data user_data] [--seed 0] [--runs 1]
+python mmoe.py [--user-data user_data] [--seed 0] [--runs 1]
 """
+
 from dataclasses import dataclass
 
-from common.command import RunSettings, numbers, setting
-from common.experiment import main as run  # before keras: it quiets TensorFlow's start-up
-from common.dropout import Dropout
-from common.embedding import FeatureEmbedding
+from common.callbacks import RenewedEmbeddings, Resume, TrainingLog, tensorboard
+from common.command import RunSettings, parse, setting, user_errors
+from common.embedding import FeatureEmbedding, LookUp
+from common.experiment import Experiment
+from common.recommender import STEPS, Dropout, LazyAdam, Recommender
+from common.saved import use_saved
+from common.scores import mean_and_spread
+
 import keras
 from keras import layers, ops
-
-FEATURES = (
-    "userid,feedid,device,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,manual_keyword_list,"
-    "user_history,feed_history,author_history,user_watch_time,feed_watch_time,author_watch_time,user_taste,"
-    "user_cooccurrence,feed_cooccurrence"
-)
 
 
 @dataclass
 class Settings(RunSettings):
-    features: str = setting(FEATURES, "features to use, separated by commas")
-    embedding_dim: int = setting(16, "length of an embedding")
-    hidden: str = setting("", "widths of the layers between the embeddings and the experts")
-    experts: int = setting(8, "number of experts, shared by all tasks")
-    expert_dim: int = setting(32, "width of an expert")
-    tower: str = setting("32", "widths of the layers of a task's tower")
-    embedding_l2: float = setting(0.0, "L2 penalty on the embeddings that a batch looks up")
-    dropout: float = setting(0.1, "share of hidden units left out in training")
-    learning_rate: float = setting(0.001, "Adam's learning rate")
-    batch_size: int = setting(1024, "rows a step")
-    epochs: int = setting(1, "passes over the training rows")
-    keep_embeddings: bool = setting(False, "go on with the embeddings of the epoch before instead of new ones")
+    name: str = setting("mmoe", "name of the model in results.csv and of its files")
+    embedding_dim: int = setting(16, "length of an embedding", 1, 1024)
+    hidden: tuple[int, ...] = setting((), "widths of the layers before the experts", 1, 8192)
+    experts: int = setting(8, "experts, shared by all tasks", 1, 512)
+    expert_dim: int = setting(32, "width of an expert", 1, 8192)
+    tower: tuple[int, ...] = setting((32,), "widths of the layers of a task's tower", 1, 8192)
+    embedding_l2: float = setting(0.0, "L2 penalty on the embeddings that a batch looks up", 0)
+    dropout: float = setting(0.1, "share of hidden units left out in training", 0, below=1)
+    learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
+    batch_size: int = setting(1024, "rows a step", 1)
+    epochs: int = setting(1, "passes over the training rows", 1, 10_000)
+    keep_embeddings: bool = setting(False, "go on with an epoch's embeddings in the next one")
 
 
-def experts(x, n, dim):
-    """n experts of one layer, drawn independently, as one wide layer. (batch, width) -> (batch, n, dim).
-
-    The ReLU stands behind the Reshape since XLA then works on whole experts, which makes a step a tenth faster.
-    """
-    return layers.ReLU()(layers.Reshape((n, dim))(layers.Dense(n * dim, kernel_initializer="he_uniform")(x)))
+# ---- the equation
 
 
-def mixed(gate, outputs):
+def mixture(gate, outputs):
     """Sum of g_i f_i over the experts (eq. 6). (batch, n), (batch, n, dim) -> (batch, dim)."""
     return ops.sum(ops.expand_dims(gate, -1) * outputs, axis=1)
 
 
-def build(data, tasks, settings):
-    """A logit a task: (FeatureEmbedding, keras.Model)."""
-    embed = FeatureEmbedding.of(data, settings.features.split(","), settings.embedding_dim)
-    vectors, dense = embed.symbols()
-    x = layers.Concatenate()([layers.Flatten()(vectors), dense])
-    for width in numbers(settings.hidden):
-        x = Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
+# ---- the network
 
-    shared = experts(x, settings.experts, settings.expert_dim)
-    gate_logits = layers.Reshape((len(tasks), settings.experts))(layers.Dense(len(tasks) * settings.experts, use_bias=False, name="gates")(x))
-    first = layers.Dense(len(tasks), use_bias=False, kernel_initializer="zeros", name="first_order")(dense)  # (batch, tasks)
+
+def experts(x, n, dim):
+    """n experts of one layer as one wide layer, which is faster. (batch, width) -> (batch, n, dim).
+
+    The ReLU stands behind the Reshape: XLA then works on whole experts, a tenth faster.
+    """
+    wide = layers.Dense(n * dim, kernel_initializer="he_uniform")(x)
+    return layers.ReLU()(layers.Reshape((n, dim))(wide))
+
+
+def gates(x, tasks, n):
+    """Each task's softmax of a linear map of x (eq. 7), from one product: {task: (batch, n)}."""
+    logits = layers.Dense(len(tasks) * n, use_bias=False, name="gates")(x)
+    logits = layers.Reshape((len(tasks), n))(logits)
+    return {task: layers.Softmax(name=f"gate_{task}")(logits[:, i]) for i, task in enumerate(tasks)}
+
+
+def network(vectors, dense, data, tasks, settings):
+    """{task: logit (batch, 1)} of vectors (batch, fields, dim) and dense values (batch, width).
+
+    To the logit of each task comes a linear term of the dense values, which starts at zero.
+    """
+    x = layers.Concatenate()([layers.Flatten()(vectors), dense])
+    for width in settings.hidden:
+        x = Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
+    shared = experts(x, settings.experts, settings.expert_dim)  # (batch, experts, expert_dim)
+    gate = gates(x, tasks, settings.experts)
+    linear = layers.Dense(len(tasks), use_bias=False, kernel_initializer="zeros")(dense)
     logits = {}
     for i, task in enumerate(tasks):
-        gate = layers.Softmax(name=f"gate_{task}")(gate_logits[:, i])  # eq. 7: the softmax of a linear map of x, (batch, experts)
-        y = Dropout(settings.dropout)(mixed(gate, shared))
-        for width in numbers(settings.tower):
+        y = Dropout(settings.dropout)(mixture(gate[task], shared))
+        for width in settings.tower:
             y = layers.Dense(width, "relu")(y)
-        y = layers.Dense(1, name=task, bias_initializer=keras.initializers.Constant(data.log_odds(task)))(y)
-        logits[task] = first[:, i : i + 1] + y
-    return embed, keras.Model([vectors, dense], logits)
+        log_odds = keras.initializers.Constant(data.log_odds(task))
+        y = layers.Dense(1, bias_initializer=log_odds, name=task)(y)
+        logits[task] = linear[:, i : i + 1] + y
+    return keras.Model([vectors, dense], logits)
 
 
-def gates(tasks, settings):
-    """What each task's gate weighs."""
-    return {f"gate_{task}": [f"expert {i + 1}" for i in range(settings.experts)] for task in tasks}
+# ---- the training
+
+
+def train(data, tasks, settings, seed):
+    """One run: the trained Recommender, and the TrainingLog with its validation scores."""
+    keras.utils.set_random_seed(seed)
+    embedding = FeatureEmbedding(LookUp.of(data), settings.embedding_dim)
+    vectors, dense = embedding.symbols()
+    model = Recommender(embedding, network(vectors, dense, data, tasks, settings))
+    model.compile(
+        optimizer=LazyAdam(settings.learning_rate, l2=settings.embedding_l2),
+        loss={task: keras.losses.BinaryCrossentropy(from_logits=True) for task in tasks},
+        loss_weights={task: data.loss_weights[task] for task in tasks},
+        steps_per_execution=STEPS,
+        jit_compile=True,
+    )
+    log = TrainingLog(data, settings.target, verbose=not settings.quiet)
+    model.fit(
+        model.batches(data.train, tasks, settings.batch_size, seed),
+        epochs=settings.epochs,
+        callbacks=[
+            RenewedEmbeddings(seed, keep=settings.keep_embeddings),
+            keras.callbacks.TerminateOnNaN(),
+            log,
+            Resume(data, settings, tasks, seed, log),
+            *tensorboard(settings, tasks, seed),
+        ],
+        shuffle=False,  # `batches` does it
+        verbose=0,
+    )
+    return model, log
 
 
 def main(argv=None):
-    return run(build, Settings, __doc__, argv, gates=gates)
+    """Train each seed, compare, print the validation AUC. argv: flags or Settings -> a Result."""
+    settings = parse(Settings, __doc__, argv)
+    if settings.predict or settings.export:
+        return use_saved(settings)
+    experiment = Experiment(settings)
+    for seed in settings.seeds:
+        runs = [train(experiment.data, tasks, settings, seed) for tasks in experiment.networks]
+        experiment.keep(seed, runs)
+    names = [f"expert {i + 1}" for i in range(settings.experts)]
+    result = experiment.finish(gates={f"gate_{task}": names for task in experiment.data.tasks})
+    print(f"{result.target} validation AUC: {mean_and_spread(result.aucs)}")
+    return result
 
 
 if __name__ == "__main__":
-    main()
+    with user_errors():
+        main()

@@ -1,117 +1,189 @@
 """PLE: Progressive Layered Extraction, all tasks at once (Tang et al., RecSys 2020).
 
-    python ple.py [--user-data user_data] [--seed 0] [--runs 1]
+python ple.py [--user-data user_data] [--seed 0] [--runs 1]
 """
+
 from dataclasses import dataclass
 
-from common.command import RunSettings, numbers, setting
-from common.experiment import main as run  # before keras: it quiets TensorFlow's start-up
-from common.dropout import Dropout
-from common.embedding import FeatureEmbedding
-from common.pickles import InputError
+from common.callbacks import RenewedEmbeddings, Resume, TrainingLog, tensorboard
+from common.command import InputError, RunSettings, parse, setting, user_errors
+from common.embedding import FeatureEmbedding, LookUp
+from common.experiment import Experiment
+from common.recommender import STEPS, Dropout, LazyAdam, Recommender
+from common.saved import use_saved
+from common.scores import mean_and_spread
+
 import keras
 import numpy as np
 from keras import layers, ops
-
-FEATURES = (
-    "userid,feedid,device,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,manual_keyword_list,"
-    "user_history,feed_history,author_history,user_watch_time,feed_watch_time,author_watch_time,user_taste,"
-    "user_cooccurrence,feed_cooccurrence"
-)
 
 SHARED = "shared"  # stands beside the tasks for what the shared experts take and give
 
 
 @dataclass
 class Settings(RunSettings):
-    features: str = setting(FEATURES, "features to use, separated by commas")
-    embedding_dim: int = setting(16, "length of an embedding")
-    hidden: str = setting("", "widths of the layers between the embeddings and the experts")
-    own_experts: str = setting("2", "experts of each task's own, one number for all or one a task, such as 2,3,2,2")
-    shared_experts: int = setting(2, "experts shared by all tasks")
-    levels: int = setting(1, "extraction levels; one is the paper's CGC")
-    expert_dim: int = setting(32, "width of an expert")
-    tower: str = setting("32", "widths of the layers of a task's tower")
-    embedding_l2: float = setting(0.0, "L2 penalty on the embeddings that a batch looks up")
-    dropout: float = setting(0.1, "share of hidden units left out in training")
-    learning_rate: float = setting(0.001, "Adam's learning rate")
-    batch_size: int = setting(1024, "rows a step")
-    epochs: int = setting(1, "passes over the training rows")
-    keep_embeddings: bool = setting(False, "go on with the embeddings of the epoch before instead of new ones")
+    name: str = setting("ple", "name of the model in results.csv and of its files")
+    embedding_dim: int = setting(16, "length of an embedding", 1, 1024)
+    hidden: tuple[int, ...] = setting((), "widths of the layers before the experts", 1, 8192)
+    own_experts: tuple[int, ...] = setting((2,), "each task's own experts, or one for all", 1, 512)
+    shared_experts: int = setting(2, "experts shared by all tasks", 1, 512)
+    levels: int = setting(1, "extraction levels; one is the paper's CGC", 1, 16)
+    expert_dim: int = setting(32, "width of an expert", 1, 8192)
+    tower: tuple[int, ...] = setting((32,), "widths of the layers of a task's tower", 1, 8192)
+    embedding_l2: float = setting(0.0, "L2 penalty on the embeddings that a batch looks up", 0)
+    dropout: float = setting(0.1, "share of hidden units left out in training", 0, below=1)
+    learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
+    batch_size: int = setting(1024, "rows a step", 1)
+    epochs: int = setting(1, "passes over the training rows", 1, 10_000)
+    keep_embeddings: bool = setting(False, "go on with an epoch's embeddings in the next one")
+
+
+# ---- the equation
+
+
+def mixture(gate, groups):
+    """Sum of g_i f_i over the experts of all groups (eq. 1), none of which is copied.
+
+    gate: (batch, n), n the experts of all groups; groups: [(batch, experts, dim)] -> (batch, dim).
+    """
+    ends = np.cumsum([outputs.shape[1] for outputs in groups])
+    weights = ops.split(ops.expand_dims(gate, -1), ends[:-1].tolist(), axis=1)
+    return sum(ops.sum(g * f, axis=1) for g, f in zip(weights, groups, strict=True))
+
+
+# ---- the network
 
 
 def experts(x, n, dim):
-    """n experts of one layer, drawn independently, as one wide layer. (batch, width) -> (batch, n, dim).
+    """n experts of one layer as one wide layer, which is faster. (batch, width) -> (batch, n, dim).
 
-    The ReLU stands behind the Reshape since XLA then works on whole experts, which makes a step a tenth faster.
+    The ReLU stands behind the Reshape: XLA then works on whole experts, a tenth faster.
     """
-    return layers.ReLU()(layers.Reshape((n, dim))(layers.Dense(n * dim, kernel_initializer="he_uniform")(x)))
+    wide = layers.Dense(n * dim, kernel_initializer="he_uniform")(x)
+    return layers.ReLU()(layers.Reshape((n, dim))(wide))
 
 
-def mixed(gate, groups):
-    """Sum of g_i f_i over the experts of all groups (eq. 1), none copied. (batch, n of all), [(batch, n, dim)] -> (batch, dim)."""
-    ends = np.cumsum([outputs.shape[1] for outputs in groups])
-    weights = ops.split(ops.expand_dims(gate, -1), ends[:-1].tolist(), axis=1)
-    return sum(ops.sum(g * outputs, axis=1) for g, outputs in zip(weights, groups))
+def gates(inputs, sizes, level):
+    """Each gate's softmax of a linear map of its input (eq. 2): {who: (batch, its experts)}.
 
-
-def gate_logits(inputs, sizes, level):
-    """A linear map of each gate's input, {who: (batch, its experts)}, to take the softmax of (eq. 2)."""
-    if level:
-        return {who: layers.Dense(n, use_bias=False)(inputs[who]) for who, n in sizes.items()}
-    together = layers.Dense(sum(sizes.values()), use_bias=False)(inputs[SHARED])
+    inputs: {who: (batch, width)}; sizes: {who: experts that it sees}. At the first level all gates
+    read the same input, and one product serves them all.
+    """
     ends = np.cumsum([*sizes.values()]).tolist()
-    return {who: together[:, end - n : end] for (who, n), end in zip(sizes.items(), ends)}  # the first level's read the same
+    if level == 0:
+        wide = layers.Dense(ends[-1], use_bias=False)(inputs[SHARED])
+        logits = {
+            who: wide[:, end - sizes[who] : end] for who, end in zip(sizes, ends, strict=True)
+        }
+    else:
+        logits = {who: layers.Dense(n, use_bias=False)(inputs[who]) for who, n in sizes.items()}
+    return {who: layers.Softmax(name=f"gate_{level + 1}_{who}")(logits[who]) for who in sizes}
 
 
 def own_experts(tasks, settings):
-    """{task: number of experts of its own}."""
-    n_own = numbers(settings.own_experts)
-    if len(n_own) not in (1, len(tasks)):
-        raise InputError(f"--own-experts {settings.own_experts} names {len(n_own)} tasks and there are {len(tasks)}: {', '.join(tasks)}.")
-    return dict(zip(tasks, n_own * len(tasks) if len(n_own) == 1 else n_own))
+    """{task: number of its own experts}. Raises InputError where there are numbers for others."""
+    numbers = settings.own_experts
+    if len(numbers) == 1:
+        return dict.fromkeys(tasks, numbers[0])
+    if len(numbers) != len(tasks):
+        raise InputError(f"--own-experts names {len(numbers)} tasks: it is {', '.join(tasks)}.")
+    return dict(zip(tasks, numbers, strict=True))
 
 
-def build(data, tasks, settings):
-    """A logit a task: (FeatureEmbedding, keras.Model)."""
-    embed = FeatureEmbedding.of(data, settings.features.split(","), settings.embedding_dim)
-    vectors, dense = embed.symbols()
+def extraction(inputs, tasks, level, settings):
+    """One level: {task or SHARED: (batch, width)} -> {the same: (batch, expert_dim)}.
+
+    A task's gate sees its own experts and the shared ones; the shared gate sees all. After the last
+    level nobody would read what the shared gate gives, and there is none.
+    """
+    dim = settings.expert_dim
+    shared = experts(inputs[SHARED], settings.shared_experts, dim)
+    own = {task: experts(inputs[task], n, dim) for task, n in own_experts(tasks, settings).items()}
+    seen = {task: [own[task], shared] for task in tasks}
+    if level < settings.levels - 1:
+        seen[SHARED] = [*own.values(), shared]
+    sizes = {who: sum(outputs.shape[1] for outputs in groups) for who, groups in seen.items()}
+    gate = gates(inputs, sizes, level)
+    return {who: mixture(gate[who], groups) for who, groups in seen.items()}
+
+
+def network(vectors, dense, data, tasks, settings):
+    """{task: logit (batch, 1)} of vectors (batch, fields, dim) and dense values (batch, width).
+
+    To the logit of each task comes a linear term of the dense values, which starts at zero.
+    """
     x = layers.Concatenate()([layers.Flatten()(vectors), dense])
-    for width in numbers(settings.hidden):
+    for width in settings.hidden:
         x = Dropout(settings.dropout)(layers.Dense(width, "relu")(x))
-
-    n_own = own_experts(tasks, settings)
-    inputs = dict.fromkeys([*tasks, SHARED], x)
+    extracted = dict.fromkeys([*tasks, SHARED], x)
     for level in range(settings.levels):
-        shared = experts(inputs[SHARED], settings.shared_experts, settings.expert_dim)
-        own = {task: experts(inputs[task], n_own[task], settings.expert_dim) for task in tasks}
-        seen = {task: [own[task], shared] for task in tasks}
-        if level < settings.levels - 1:  # after the last level nothing would read what the shared gate gives
-            seen[SHARED] = [*own.values(), shared]
-        before = gate_logits(inputs, {who: sum(outputs.shape[1] for outputs in groups) for who, groups in seen.items()}, level)
-        inputs = {who: mixed(layers.Softmax(name=f"gate_{level + 1}_{who}")(before[who]), groups) for who, groups in seen.items()}
-
-    first = layers.Dense(len(tasks), use_bias=False, kernel_initializer="zeros", name="first_order")(dense)  # (batch, tasks)
+        extracted = extraction(extracted, tasks, level, settings)
+    linear = layers.Dense(len(tasks), use_bias=False, kernel_initializer="zeros")(dense)
     logits = {}
     for i, task in enumerate(tasks):
-        y = Dropout(settings.dropout)(inputs[task])
-        for width in numbers(settings.tower):
+        y = Dropout(settings.dropout)(extracted[task])
+        for width in settings.tower:
             y = layers.Dense(width, "relu")(y)
-        y = layers.Dense(1, name=task, bias_initializer=keras.initializers.Constant(data.log_odds(task)))(y)
-        logits[task] = first[:, i : i + 1] + y
-    return embed, keras.Model([vectors, dense], logits)
+        log_odds = keras.initializers.Constant(data.log_odds(task))
+        y = layers.Dense(1, bias_initializer=log_odds, name=task)(y)
+        logits[task] = linear[:, i : i + 1] + y
+    return keras.Model([vectors, dense], logits)
 
 
-def gates(tasks, settings):
-    """What each task's gate of the last level weighs."""
-    shared = [f"shared {i + 1}" for i in range(settings.shared_experts)]
-    own = own_experts(tasks, settings)
-    return {f"gate_{settings.levels}_{task}": [f"own {i + 1}" for i in range(own[task])] + shared for task in tasks}
+# ---- the training
+
+
+def train(data, tasks, settings, seed):
+    """One run: the trained Recommender, and the TrainingLog with its validation scores."""
+    keras.utils.set_random_seed(seed)
+    embedding = FeatureEmbedding(LookUp.of(data), settings.embedding_dim)
+    vectors, dense = embedding.symbols()
+    model = Recommender(embedding, network(vectors, dense, data, tasks, settings))
+    model.compile(
+        optimizer=LazyAdam(settings.learning_rate, l2=settings.embedding_l2),
+        loss={task: keras.losses.BinaryCrossentropy(from_logits=True) for task in tasks},
+        loss_weights={task: data.loss_weights[task] for task in tasks},
+        steps_per_execution=STEPS,
+        jit_compile=True,
+    )
+    log = TrainingLog(data, settings.target, verbose=not settings.quiet)
+    model.fit(
+        model.batches(data.train, tasks, settings.batch_size, seed),
+        epochs=settings.epochs,
+        callbacks=[
+            RenewedEmbeddings(seed, keep=settings.keep_embeddings),
+            keras.callbacks.TerminateOnNaN(),
+            log,
+            Resume(data, settings, tasks, seed, log),
+            *tensorboard(settings, tasks, seed),
+        ],
+        shuffle=False,  # `batches` does it
+        verbose=0,
+    )
+    return model, log
 
 
 def main(argv=None):
-    return run(build, Settings, __doc__, argv, gates=gates)
+    """Train each seed, compare, print the validation AUC. argv: flags or Settings -> a Result."""
+    settings = parse(Settings, __doc__, argv)
+    if settings.predict or settings.export:
+        return use_saved(settings)
+    experiment = Experiment(settings)
+    for seed in settings.seeds:
+        runs = [train(experiment.data, tasks, settings, seed) for tasks in experiment.networks]
+        experiment.keep(seed, runs)
+    shared = [f"shared {i + 1}" for i in range(settings.shared_experts)]
+    own = own_experts(experiment.data.tasks, settings)
+    result = experiment.finish(
+        gates={
+            f"gate_{settings.levels}_{task}": [f"own {i + 1}" for i in range(n)] + shared
+            for task, n in own.items()
+        }
+    )
+    print(f"{result.target} validation AUC: {mean_and_spread(result.aucs)}")
+    return result
 
 
 if __name__ == "__main__":
-    main()
+    with user_errors():
+        main()

@@ -1,71 +1,185 @@
-"""The command line: settings become flags, a wrong flag names the nearest right one, a mistake is one sentence."""
+"""The command line: settings with their ranges as flags, a mistake as one sentence, a bar."""
+
 import argparse
+import dataclasses
 import errno
+import math
 import os
+import shutil
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 
-from common import memory
-from common.pickles import InputError
-from common.progress import complain
+from tqdm import tqdm
+
+LARGEST_SEED = 2**32 - 1
 
 
-def setting(default, help):
-    """A field of a settings class: its default and the line of help of its flag."""
-    return field(default=default, metadata={"help": help})
+class InputError(Exception):
+    """A mistake in what the user gave: one sentence that names the place and the remedy."""
+
+
+class Stopped(Exception):
+    """Training was asked to stop, and did after saving: one sentence that says how to go on."""
+
+
+def setting(default, help, low=None, high=None, above=None, below=None):
+    """A field of a settings class: its default, the help of its flag, and the range of its numbers.
+
+    low and high may be reached, above and below may not. A tuple has the range for each number.
+    """
+    bounds = {"low": low, "high": high, "above": above, "below": below}
+    return field(default=default, metadata={"help": help, "bounds": bounds})
 
 
 @dataclass
 class RunSettings:
-    """What every script's command line has besides its own hyperparameters."""
+    """What every script's command line has besides its own hyperparameters.
+
+    Raises InputError, when it is made, for the first setting that is not in its range.
+    """
 
     user_data: str = setting("user_data", "folder of the pickles that get_data.py wrote")
-    target: str = setting("read_comment", "task whose validation AUC is the last line")
-    tasks: str = setting("", "tasks to learn, such as like,forward,follow")
-    task_weights: str = setting("", "weights of the tasks in the loss, such as 4,3,2,1; equal if none are given")
-    seed: int = setting(0, "seed of the first run; the next runs take the next seeds")
-    runs: int = setting(1, "runs, whose mean and standard deviation are reported")
+    name: str = setting("", "name of the model in results.csv and of its files")
+    target: str = setting("", "task of the last line (default: read_comment, or the first task)")
+    tasks: tuple[str, ...] = setting((), "tasks to learn, others than the data's own too")
+    task_weights: tuple[float, ...] = setting((), "weights of the tasks in the loss", low=0)
+    features: tuple[str, ...] = setting((), "features to use (default: those of the data)")
+    seed: int = setting(0, "seed of the first run, the next runs take the next", 0, LARGEST_SEED)
+    runs: int = setting(1, "runs, whose mean and standard deviation are reported", 1, 10_000)
     resume: bool = setting(False, "go on with a run that was stopped, from where it was")
-    tensorboard: bool = setting(False, "write event files for TensorBoard to USER_DATA/tensorboard")
-    predict: str = setting("", "score this CSV with the model that the last run saved, and train nothing")
-    out: str = setting("", "where --predict writes")
-    export: str = setting("", "write the saved model as a SavedModel for TensorFlow Serving to this folder, and train nothing")
+    tensorboard: bool = setting(False, "write event files to USER_DATA/tensorboard")
+    predict: str = setting("", "score this CSV with the saved model, and train nothing")
+    out: str = setting("", "file that --predict writes")
+    export: str = setting("", "write the saved model as a SavedModel to this folder, no training")
     quiet: bool = setting(False, "print the last line alone")
+    verbose: bool = setting(False, "print log losses and calibration too")
+
+    def __post_init__(self):
+        for item in fields(self):
+            check(item, getattr(self, item.name))
+        if not self.name or set(self.name) & set('/\\\0"\n') or self.name.startswith("."):
+            raise InputError(f"--name {self.name!r} cannot name a file: use letters and digits.")
+        if self.seed + self.runs - 1 > LARGEST_SEED:
+            raise InputError(f"--seed {self.seed} leaves no {self.runs} seeds: give a smaller one.")
+        if self.out and not self.predict:
+            raise InputError("--out is the file that --predict writes: give --predict too.")
+
+    @property
+    def seeds(self):
+        """The seeds of the runs."""
+        return range(self.seed, self.seed + self.runs)
+
+
+def check(item, value):
+    """Raise InputError if the value of a dataclass field is not of its type or not in its range."""
+    flag = flag_of(item.name)
+    is_list = is_tuple(item)
+    if is_list and not isinstance(value, list | tuple):
+        raise InputError(f"{flag} takes a tuple, and {value!r} is none.")
+    bounds = {name: bound for name, bound in item.metadata["bounds"].items() if bound is not None}
+    for number in value if is_list else [value]:
+        if kind_of(item) in (int, float) and (
+            isinstance(number, bool)
+            or not isinstance(number, kind_of(item) | int)
+            or not math.isfinite(number)
+            or not inside(number, **bounds)
+        ):
+            raise InputError(f"{flag} takes {range_of(item)}, and {number} is none.")
+
+
+def inside(number, low=-math.inf, high=math.inf, above=-math.inf, below=math.inf):
+    """Whether a finite number lies within the bounds of `setting`."""
+    return low <= number <= high and above < number < below
+
+
+def is_tuple(item):
+    """Whether a dataclass field holds a tuple[KIND, ...]."""
+    return getattr(item.type, "__origin__", None) is tuple
+
+
+def kind_of(item):
+    """The type of a dataclass field, or of its elements."""
+    return item.type.__args__[0] if is_tuple(item) else item.type
+
+
+def range_of(item):
+    """What a dataclass field takes, in words: "a whole number, at least 1"."""
+    what = {int: "a whole number", float: "a number", str: "a text", bool: "yes or no"}
+    words = {"low": "at least {}", "above": "above {}", "high": "at most {}", "below": "below {}"}
+    bounds = item.metadata["bounds"]
+    limits = [text.format(bounds[key]) for key, text in words.items() if bounds[key] is not None]
+    return " ".join([what[kind_of(item)] + "," * bool(limits), " and ".join(limits)]).strip()
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser with the docstring as it stands, whose errors are one sentence and name the nearest flag."""
+    """An ArgumentParser with the docstring as it stands; its errors name the nearest flag."""
 
     def __init__(self, description):
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        super().__init__(
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
 
     def parse_args(self, argv=None):
         known, unknown = self.parse_known_args(argv)
-        if unknown:
-            flag = unknown[0].split("=")[0]
-            if not flag.startswith("-"):
-                self.error(f"{flag} is one word too many: --help shows what may be given.")
-            near = get_close_matches(flag, self._option_string_actions, n=1, cutoff=0.5)
-            self.error(f"{flag} is no flag: " + (f"did you mean {near[0]}?" if near else "--help lists them."))
-        return known
+        if not unknown:
+            return known
+        flag = unknown[0].split("=")[0]
+        if not flag.startswith("-"):
+            self.error(f"{flag} is one word too many: --help shows what may be given.")
+        near = get_close_matches(flag, self._option_string_actions, n=1, cutoff=0.5)
+        remedy = f"did you mean {near[0]}?" if near else "--help lists them."
+        self.error(f"{flag} is no flag: {remedy}")
 
     def error(self, message):
-        print(f"{self.prog}: {message}", file=sys.stderr)
-        sys.exit(2)
+        raise InputError(f"{self.prog}: {message}")
 
 
 def parse(settings_class, description, argv=None):
-    """The settings that the command line asks for: a flag a field, of the same name, with - for _."""
+    """The settings that a command line asks for: a flag a field, of the same name, with - for _.
+
+    argv: a list of words, None for the process's own, or settings already made. Raises InputError.
+    """
+    if isinstance(argv, settings_class):
+        return argv
     parser = Parser(description)
-    for one in fields(settings_class):
-        flag, about = flag_of(one.name), one.metadata["help"]
-        if one.type is bool:
-            parser.add_argument(flag, action="store_true", help=about)
+    for item in fields(settings_class):
+        if item.type is bool:
+            options = {"action": "store_true"}
         else:
-            shown = f" (default: {one.default})" if one.default != "" else ""
-            parser.add_argument(flag, type=one.type, default=one.default, help=about + shown)
+            options = {"type": reader_of(item), "metavar": item.name.upper()}
+        parser.add_argument(flag_of(item.name), default=item.default, help=help_of(item), **options)
     return settings_class(**vars(parser.parse_args(argv)))
+
+
+def reader_of(item):
+    """The function that reads a flag's word as the value of a dataclass field."""
+    kind = kind_of(item)
+
+    def read(word):
+        try:
+            return kind(word.strip())
+        except ValueError:
+            raise InputError(
+                f"{flag_of(item.name)} takes {range_of(item)}, and {word!r} is none."
+            ) from None
+
+    if is_tuple(item):
+        return lambda words: tuple(read(word) for word in words.split(",") if words)
+    return read
+
+
+def help_of(item):
+    """A flag's line of help: what it is, its range, its default."""
+    told = range_of(item) if any(b is not None for b in item.metadata["bounds"].values()) else ""
+    default = ",".join(map(str, item.default)) if is_tuple(item) else str(item.default)
+    if default and item.type is not bool:
+        told = f"{told}; default {default}" if told else f"default {default}"
+    text = item.metadata["help"] + (f" ({told})" if told else "")
+    return text.replace("%", "%%")
 
 
 def flag_of(name):
@@ -73,53 +187,85 @@ def flag_of(name):
 
 
 def hyperparameters(settings):
-    """{name: value} of what a script's settings add to RunSettings, and of tasks and task_weights: what makes two runs comparable."""
-    shared = {one.name for one in fields(RunSettings)} - {"tasks", "task_weights"}
-    return {one.name: getattr(settings, one.name) for one in fields(settings) if one.name not in shared}
+    """{name: value} of what makes two runs comparable: a script's own settings, tasks, features."""
+    chosen = ("tasks", "task_weights", "features")
+    shared = {item.name for item in fields(RunSettings)}.difference(chosen)
+    values = dataclasses.asdict(settings)
+    return {name: value for name, value in values.items() if name not in shared}
 
 
 def changed(settings):
-    """The hyperparameters that differ from their defaults, as on a command line: "--learning-rate 0.002"."""
-    default = {one.name: one.default for one in fields(settings)}
-    return " ".join(flag_of(name) + ("" if value is True else f" {value}") for name, value in hyperparameters(settings).items() if value != default[name])
+    """The hyperparameters that are not the defaults, as flags: "--learning-rate 0.002"."""
+    defaults = {item.name: item.default for item in fields(settings)}
+    flags = []
+    for name, value in hyperparameters(settings).items():
+        if value != defaults[name]:
+            text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+            flags.append(flag_of(name) if value is True else f"{flag_of(name)} {text}")
+    return " ".join(flags)
 
 
-def numbers(text, kind=int):
-    """The numbers of "64,64"; none for "". Raises InputError for anything else."""
-    try:
-        return [kind(word) for word in str(text).split(",") if word]
-    except ValueError:
-        raise InputError(f"{text!r} is no list of numbers such as 64,32: mend the flag.") from None
+def bar(about, items=None, total=None, size=None):
+    """A tqdm over `items`, or one that `update` moves up to `total` items or `size` bytes.
+
+    It is drawn in a terminal only, and is gone when the work is done.
+    """
+    unit = {} if size is None else {"unit": "B", "unit_scale": True}
+    width, height = shutil.get_terminal_size()  # 80, 24 for a terminal that says 0, 0
+    disable = True if sys.stdout is None else None  # None: where stderr is no terminal
+    options = {"leave": False, "ncols": width, "nrows": height, "disable": disable, **unit}
+    return tqdm(items, f"  {about}", size or total, **options)
 
 
-def guarded(program, run, out):
-    """Call `run`, which writes to `out`: the exit code, 0, 2 after a mistake or where there is no room, 130 after Ctrl-C.
+def complain(sentence):
+    """Print the sentence on stderr, over the bar that the failed work may have left on its line."""
+    if sys.stderr.isatty():
+        sentence = "\r\033[K" + sentence
+    print(sentence, file=sys.stderr)
 
-    What went wrong is one sentence on stderr.
+
+@contextmanager
+def user_errors():
+    """Turn a user's mistake, a failing disk or a Ctrl-C into one sentence on stderr and an exit.
+
+    The exit code is 2, after Ctrl-C 130.
     """
     try:
-        run()
+        yield
+    except InputError as error:
+        code, sentence = 2, str(error)
+    except Stopped as stopped:
+        code, sentence = 130, str(stopped)
     except KeyboardInterrupt:
-        complain(f"{program}: interrupted: what was in {out} before is untouched.")
-        return 130
-    except (InputError, OSError, MemoryError) as error:
-        complain(f"{program}: {sentence(error, out)}")
-        return 2
-    return 0
+        code, sentence = 130, "interrupted: what was there before is untouched."
+    except BrokenPipeError:  # `| head -1` has read enough
+        sys.stdout = None
+        code, sentence = 0, ""
+    except OSError as error:
+        code, sentence = 2, told(error)
+    except Exception as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":
+            raise
+        code, sentence = 2, "memory ran out: close other programs, or use fewer rows."
+    else:
+        return
+    if sentence:
+        complain(sentence)
+    sys.exit(code)
 
 
-def main(run, out="user_data"):
-    """Call `run` and return what it does; a user's mistake is one sentence on stderr and exit code 2."""
-    try:
-        return run()
-    except (InputError, OSError, MemoryError) as error:
-        complain(sentence(error, out))
-        sys.exit(2)
-
-
-def sentence(error, out):
-    """What an InputError, an OSError or a MemoryError of a run that writes to `out` says to the user."""
-    if isinstance(error, OSError):
-        why = os.strerror(error.errno or errno.ENOSPC)  # NumPy gives no number where it could not write everything
-        return f"{error.filename or out}: {why}: make room or check permissions."
-    return memory.ran_out() if isinstance(error, MemoryError) else str(error)
+def told(error):
+    """What an OSError says to the user."""
+    remedies = {
+        errno.ENOSPC: "make room on the disk",
+        errno.EDQUOT: "make room on the disk",
+        errno.EACCES: "check its permissions",
+        errno.EPERM: "check its permissions",
+        errno.EROFS: "check its permissions",
+        errno.ENOENT: "check the path",
+        errno.ENOTDIR: "check the path",
+        errno.EISDIR: "check the path",
+    }
+    code = error.errno or errno.ENOSPC  # NumPy gives no number where it could not write everything
+    place = error.filename or "writing"
+    return f"{place}: {os.strerror(code)}: {remedies.get(code, 'check the disk')}."

@@ -1,221 +1,238 @@
-"""One command of a script: load, train each run, score, keep what came out, compare.
+"""What all scripts do around training: load the data, keep each run, compare the models."""
 
-A script gives its settings, a builder and, if it wants, a loss, a learning-rate schedule and the names of what its gates weigh.
-"""
 import json
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
-from contextlib import nullcontext, redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import common.quiet  # noqa: F401 -- first
+import common.backend  # noqa: F401
+from common import plots, results, saved, submission
+from common.callbacks import checkpoint_folder
+from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
+from common.command import InputError, changed, hyperparameters
+from common.contract import load
+from common.scores import score_tasks, weighted, yardsticks
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from common import command, memory, plots, results, saved, submission
-from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
-from common.command import changed, hyperparameters, numbers
-from common.pickles import InputError, known, load, read
-from common.scoring import mean_and_spread, score_tasks, weighted, yardsticks
-from common.training import Stopped, constant_rate, cross_entropy, fit, own_logit
-
-MEMORY, MEMORY_A_BYTE, RESERVED = 4e8, 3.1, 1.2e9  # bytes of a run, beside 3.1 a byte of pickles; addresses reserved beyond
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run(build, settings, multi_task=True, loss=cross_entropy, link=own_logit, schedule=constant_rate, gates=None):
-    """Train and score one model `settings.runs` times on the folder of pickles that the settings name.
+@dataclass
+class Result:
+    """What a script's `main` returns.
 
-    build(data, tasks, settings) -> (FeatureEmbedding, keras.Model from its symbols to {task: logits (batch, 1)}).
-    loss(settings) -> function (label (batch,), logit (batch,)) -> (batch,). link(settings) -> function from what the network
-    gives to the logit of a probability. schedule(settings) -> function (epochs done, a
-    float) -> learning rate. gates(tasks, settings) -> {name of a gate's layer: names of the experts that it weighs}.
-    Writes to `user_data` the model, results.csv, the pictures and the submissions, prints the comparison and returns the mean
-    validation AUC of the target. Raises InputError, Stopped.
+    target: the task of the last line. scores: of each run {task: {"auc", "uauc", "logloss",
+    "calibration"}} on the validation day. models: the last run's Recommenders, one a network.
     """
-    model, folder = name_of(settings), Path(settings.user_data)
-    if settings.predict or settings.export:
-        return use(settings, folder / f"{model}.keras")
-    with redirect_stdout(None) if settings.quiet else nullcontext():
-        found = train_and_compare(build, settings, model, folder, multi_task, loss, link, schedule, gates)
-    several = f" ({len(found)} runs)" if len(found) > 1 else ""
-    print(f"{settings.target} validation AUC: {mean_and_spread(found)}{several}")
-    return float(np.mean(found))
+
+    target: str
+    scores: list
+    models: list
+
+    @property
+    def model(self):
+        """The last run's Recommender, the first if each task has its own."""
+        return self.models[0]
+
+    @property
+    def aucs(self):
+        """The validation AUC of the target, a number a run."""
+        return [scores[self.target]["auc"] for scores in self.scores]
 
 
-def train_and_compare(build, settings, model, folder, multi_task, loss, link, schedule, gates):
-    """The runs and all that is printed and written of them; returns the target's validation AUC of each run."""
-    size = sum(path.stat().st_size for path in folder.glob("*.pkl") if not path.name.startswith("test"))
-    memory.require(MEMORY + MEMORY_A_BYTE * size, RESERVED, f"training on {folder}")
-    data, flags = load(folder), changed(settings)  # before the features that this data lacks are left out
-    groups_of_tasks = choose(data, settings, multi_task)
-    tasks = [task for group in groups_of_tasks for task in group]
-    print(headline(data), flush=True)
-    results.check(folder)
-    if settings.resume and not list((folder / ".checkpoints").glob(f"{model}-*.pkl")):
-        raise InputError(f"--resume: there is no stopped run of {model} in {folder}: leave --resume out.")
-    groups, held_against = data.valid.get(data.meta["group"]), yardsticks(data, list(data.meta["tasks"]))
-    marks = {name: score_tasks(data.valid, logits, groups) for name, logits in held_against.items()}
-    kept, checkpoints = [], []
-    for seed in range(settings.seed, settings.seed + settings.runs):
-        one, fitted = replace(settings, seed=seed), []
-        for group in groups_of_tasks:
-            part = f"-{group[0]}" if len(groups_of_tasks) > 1 else ""
-            checkpoints.append(folder / ".checkpoints" / f"{model}{part}-{seed}.pkl")
-            log = tensorboard(folder / "tensorboard" / checkpoints[-1].stem) if settings.tensorboard else lambda *_: None
-            fitted.append(fit(data, group, one, build, loss(one), link(one), schedule(one), checkpoints[-1], log))
-        kept.append({task: scores for part in fitted for task, scores in part.course.scores[-1][1].items()})
-        results.add(folder, row_of(data, model, one, flags, tasks, kept[-1], fitted))
-    for checkpoint in checkpoints:
-        checkpoint.unlink(missing_ok=True)
+class Experiment:
+    """The runs of one command on one folder of pickles.
 
-    whole = saved.whole_model(data, settings.features.split(","), fitted)
-    saved.save(folder / f"{model}.keras", whole)
-    for name in ("test_a", "test_b"):
-        if (folder / f"{name}.pkl").exists():
-            submit(data, whole, tasks, folder, name, model)
-    runs = results.models(results.read(folder, data.fingerprint))
-    label, every = results.label({"model": model, "changed": flags}), list(data.meta["tasks"])
-    results.print_table(runs, marks, data, every, label, settings.target)
-    plots.comparison(folder / "comparison.png", runs, marks, data, every, label, settings.target)
-    histories = [{"loss": part.course.losses, "scores": part.course.scores} for part in fitted]
-    weights = gate_weights(data, fitted[0].model, gates(tasks, settings)) if gates else {}
-    plots.curves(folder / f"{model}.png", f"{label}, {data.meta['name']}{' (SYNTHETIC)' * data.meta['synthetic']}", histories, weights)
-    return [one[settings.target]["auc"] for one in kept]
+    data: the Data, with the tasks and features that the settings choose. networks: the tasks of
+    each network that a run trains, [[every task]] or [[the target]]. Raises InputError, when it is
+    made, for what would otherwise be found wrong after a run.
+    """
 
+    def __init__(self, settings, single_task=False):
+        """single_task: a network learns one task, the target; --target all makes one of each."""
+        self.settings = settings
+        self.folder = Path(settings.user_data)
+        self.data = load(self.folder)
+        self.data.choose(settings.tasks, settings.task_weights, settings.features)
+        tasks = list(self.data.tasks)
+        every = single_task and settings.target == "all"
+        default = "read_comment" if "read_comment" in tasks else tasks[0]
+        self.target = default if every else settings.target or default
+        if self.target not in tasks:
+            raise InputError(
+                f"--target {self.target} is no task of {self.folder}: it has {', '.join(tasks)}; "
+                "--tasks can add others."
+            )
+        self.networks = [[task] for task in tasks if every or task == self.target]
+        if not single_task:
+            self.networks = [tasks]
+        results.check(self.folder)
+        self.checkpoints = [
+            checkpoint_folder(self.data, settings, group, seed)
+            for seed in settings.seeds
+            for group in self.networks
+        ]
+        if settings.resume and not any(path.exists() for path in self.checkpoints):
+            raise InputError(
+                f"--resume: {self.folder} has no stopped run of {settings.name} with these "
+                "settings: give those of that run, or leave --resume out."
+            )
+        self.runs = []
+        self.say(self.headline())
 
-def name_of(settings):
-    """The name of the script that the settings are of."""
-    module = type(settings).__module__
-    return module if module != "__main__" else Path(sys.argv[0]).stem
+    def say(self, line):
+        if not self.settings.quiet:
+            print(line, flush=True)
 
+    def title(self):
+        """The name of the data, with a mark if they are made up."""
+        synthetic = " (SYNTHETIC)" if self.data.meta["synthetic"] else ""
+        return self.data.meta["name"] + synthetic
 
-def choose(data, settings, multi_task):
-    """The groups of tasks that are learned together; checks the settings that all scripts have. Raises InputError."""
-    data.choose([task for task in settings.tasks.split(",") if task], numbers(settings.task_weights, float))
-    tasks = list(data.meta["tasks"])
-    if settings.target == "all" and not multi_task:
-        settings.target, groups = tasks[0], [[task] for task in tasks]
-    elif settings.target not in tasks:
-        raise InputError(f"--target {settings.target} is no task of {settings.user_data}: it has {', '.join(tasks)}.")
-    else:
-        groups = [tasks] if multi_task else [[settings.target]]
-    for name in ("epochs", "batch_size", "runs"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"{command.flag_of(name)} must be at least 1, it is {getattr(settings, name)}.")
-    wanted = settings.features or ",".join(data.meta["features"])
-    settings.features = known(wanted, data.meta)
-    if not settings.features:
-        raise InputError(f"--features: {settings.user_data} has none of them: it has {', '.join(data.meta['features'])}.")
-    chosen = wanted if wanted != type(settings).features else ""  # the defaults name more than any data has
-    data.absent = [name for name in chosen.split(",") if name and name not in data.meta["features"]]
-    return groups
+    def headline(self):
+        """The line that says what is trained on."""
+        n_train = len(next(iter(self.data.train.values())))
+        n_valid = len(next(iter(self.data.valid.values())))
+        day = self.data.meta["valid_day"]
+        return f"{self.title()}: {n_train:,} training rows, {n_valid:,} validation rows (day {day})"
 
+    def keep(self, seed, networks):
+        """Add a run to results.csv; networks: [(Recommender, TrainingLog)], those of the run."""
+        self.networks_of_last_run = networks
+        scores = {task: row for _, log in networks for task, row in log.scores[-1][1].items()}
+        self.runs.append(scores)
+        results.add(self.folder, self.row(seed, networks, scores))
 
-def headline(data):
-    """The line that says what is trained on."""
-    rows = [len(next(iter(split.values()))) for split in (data.train, data.valid)]
-    lacking = f"; without {', '.join(data.absent)}, which this data lacks" if data.absent else ""
-    return (f"{data.meta['name']}{' (SYNTHETIC)' * data.meta['synthetic']}: {rows[0]:,} training rows, {rows[1]:,} validation rows "
-            f"(day {data.meta['valid_day']}){lacking}")
+    def row(self, seed, networks, scores):
+        """The row of results.csv of a run."""
+        meta = self.data.meta
+        tasks = list(scores)
+        logs = [log for _, log in networks]
+        n_rows = len(self.data.train[tasks[0]]) * self.settings.epochs * len(networks)
+        seconds = sum(log.seconds for log in logs)
+        metrics = {
+            f"{name}_{task}": value for task in tasks for name, value in scores[task].items()
+        }
+        if list(self.data.tasks) == tasks and all("uauc" in scores[task] for task in tasks):
+            uaucs = {task: scores[task]["uauc"] for task in tasks}
+            metrics["weighted_uauc"] = weighted(uaucs, self.data.tasks)
+        by_epoch = {
+            task: [round(scores[task]["auc"], 6) for _, scores in log.scores]
+            for log in logs
+            for task in log.scores[0][1]
+        }
+        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+        return {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "data": meta["name"],
+            "fingerprint": self.data.fingerprint,
+            "synthetic": meta["synthetic"],
+            "valid_day": meta["valid_day"],
+            "model": self.settings.name,
+            "tasks": ",".join(tasks),
+            "seed": seed,
+            "settings": json.dumps(hyperparameters(self.settings), sort_keys=True),
+            "changed": changed(self.settings),
+            **metrics,
+            "auc_by_epoch": json.dumps(by_epoch),
+            "seconds": round(seconds, 2),
+            "rows_per_second": round(n_rows / max(seconds, 1e-9)),
+            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6),
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+            "machine": f"{platform.system()} {platform.machine()}",
+            "commit": commit(),
+        }
 
+    def finish(self, gates=None):
+        """Save the last run's model, write submissions, pictures and the comparison: a Result.
 
-def row_of(data, model, settings, flags, tasks, scores, fitted):
-    """The row of results.csv of one run."""
-    rows, seconds = len(data.train[tasks[0]]) * settings.epochs * len(fitted), sum(one.course.seconds for one in fitted)
-    metrics = {f"{name}_{task}": value for task in tasks for name, value in scores[task].items()}
-    if "uauc" in scores[tasks[0]] and list(data.meta["tasks"]) == tasks:
-        metrics["weighted_uauc"] = weighted({task: scores[task]["uauc"] for task in tasks}, data.meta["tasks"])
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "data": data.meta["name"], "fingerprint": data.fingerprint,
-        "synthetic": data.meta["synthetic"], "valid_day": data.meta["valid_day"], "model": model, "tasks": ",".join(tasks),
-        "seed": settings.seed, "settings": json.dumps(hyperparameters(settings), sort_keys=True), "changed": flags,
-        **{name: "" if np.isnan(value) else value for name, value in metrics.items()},
-        "auc_by_epoch": json.dumps({task: [round(scores[task]["auc"], 6) for _, scores in one.course.scores] for one in fitted for task in one.course.scores[0][1]}),
-        "seconds": round(seconds, 2), "rows_per_second": round(rows / seconds),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6),
-        "python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__,
-        "machine": f"{platform.system()} {platform.machine()}", "commit": commit(),
-    }
+        gates: {name of a gate's layer: names of the experts that it weighs}.
+        """
+        for path in self.checkpoints:
+            shutil.rmtree(path, ignore_errors=True)
+        models = [model for model, _ in self.networks_of_last_run]
+        logs = [log for _, log in self.networks_of_last_run]
+        whole = saved.whole_model(self.data, models)
+        saved.save(self.folder / f"{self.settings.name}.keras", whole)
+        self.submit(whole, [task for model in models for task in model.network.output])
+        self.compare()
+        label = f"{self.settings.name} {changed(self.settings)}".strip()
+        weights = gate_weights(self.data, models[0], gates) if gates else {}
+        path = self.folder / f"{self.settings.name}.png"
+        plots.curves(path, f"{label}, {self.title()}", [vars(log) for log in logs], weights)
+        return Result(self.target, self.runs, models)
 
+    def compare(self):
+        """Print and draw all models that were run on this data, and the yardsticks."""
+        data = self.data
+        runs = results.load(self.folder, data.fingerprint)
+        marks = {
+            name: score_tasks(data.valid, logits, data.groups)
+            for name, logits in yardsticks(data).items()
+        }
+        current = f"{self.settings.name} {changed(self.settings)}".strip()
+        if not self.settings.quiet:
+            results.print_table(runs, marks, data, current, self.target, self.settings.verbose)
+        plots.comparison(self.folder / "comparison.png", runs, marks, data, current, self.target)
 
-def commit():
-    """The commit of the project's folder, -dirty if it was changed since; nothing where it is no git checkout."""
-    try:
-        return subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    except OSError:
-        return ""
-
-
-def tensorboard(folder):
-    """The function log(step, {name: value}) that writes event files to `folder`."""
-    writer, scalars = tf.summary.create_file_writer(str(folder)), tf.compat.v1.SummaryMetadata(data_class=1)
-    scalars.plugin_data.plugin_name = "scalars"  # what tf.summary.scalar writes, but it needs the package tensorboard for it
-
-    def log(step, values):
-        with writer.as_default(step):
-            for name, value in values.items():
-                tf.summary.write(name, tf.constant(value, tf.float32), metadata=scalars)
-        writer.flush()
-
-    return log
+    def submit(self, whole, tasks):
+        """Write the submission of each test file, if the tasks are those of one of the rounds."""
+        raw = self.data.meta.get("raw", {})
+        rounds = [set(TASK_WEIGHTS), set(FINAL_ROUND_WEIGHTS)]
+        if not {"userid", "feedid"} <= set(raw.values()) or set(tasks) not in rounds:
+            return
+        for name in ("test_a", "test_b"):
+            rows = self.data.test(name)
+            if rows is None:
+                continue
+            columns = {raw[column]: raw_ids(self.data, column, rows[column]) for column in raw}
+            path = self.folder / f"{self.settings.name}_submission_{name[-1]}.csv"
+            found = saved.probabilities(whole, columns)
+            submission.write(path, columns["userid"], columns["feedid"], found)
+            self.say(f"{path}: {len(columns['userid']):,} rows for the contest")
 
 
 def gate_weights(data, model, experts):
-    """{gate: {expert: mean weight}} over the validation rows, of {name of a gate's layer: names of its experts}."""
-    layers = {name: model.network.get_layer(name).output for name in experts}
-    gates, n = keras.Model(model.network.inputs, layers), len(data.valid[model.columns[0]])
-    totals = {name: 0.0 for name in experts}
-    for start in range(0, n, saved.BATCH):
-        rows = {name: data.valid[name][start : start + saved.BATCH] for name in model.columns}
-        for name, weights in gates(list(model.embed(rows))).items():
-            totals[name] = totals[name] + weights.numpy().sum(axis=0, dtype=np.float64)
-    return {name: dict(zip(experts[name], (total / n).tolist())) for name, total in totals.items()}
+    """{gate: {expert: mean weight}} over the validation rows.
+
+    experts: {name of a gate's layer: names of the experts that it weighs}.
+    """
+    outputs = {name: model.network.get_layer(name).output for name in experts}
+    gates = keras.Model(model.network.inputs, outputs)
+    means = {name: np.zeros(len(names)) for name, names in experts.items()}
+    n = 0
+    for batch, _ in model.scoring_batches(data.valid):
+        for name, weights in gates(list(model.embedding(batch))).items():
+            means[name] += weights.numpy().sum(axis=0, dtype=np.float64)
+        n += len(weights)
+    return {
+        name: dict(zip(experts[name], (total / n).tolist(), strict=True))
+        for name, total in means.items()
+    }
 
 
-def submit(data, whole, tasks, folder, name, model):
-    """Write the submission of a test file, if it has users and feeds and the tasks are those of one of the contest's rounds."""
-    raw = data.meta.get("raw", {})
-    if "userid" not in raw.values() or set(tasks) not in (set(TASK_WEIGHTS), set(FINAL_ROUND_WEIGHTS)):
-        return
-    rows, columns = read(folder / f"{name}.pkl"), {}
-    if rows.pop("stamp") != data.meta["stamp"]:
-        return  # left by an earlier data set
-    vocabularies = read(folder / "vocabularies.pkl")
-    for column, name_of_raw in raw.items():
-        known = data.tables[column]["key"] if column in data.tables else np.concatenate([[-1, -1], vocabularies[column]])
-        columns[name_of_raw] = known[rows[column]]
-    path = folder / f"{model}_submission_{name[-1]}.csv"
-    submission.write(path, columns["userid"], columns["feedid"], saved.probabilities(whole, columns))
-    print(f"{path}: {len(columns['userid']):,} rows for the contest")
+def raw_ids(data, column, codes):
+    """The raw ids of a column of interactions; -1 for unknown ones."""
+    if column in data.tables:
+        return data.tables[column]["key"][codes]
+    return np.concatenate([[-1, -1], data.vocabulary(column)])[codes]
 
 
-def use(settings, path):
-    """--predict and --export: the saved model at work, without training."""
-    if settings.predict:
-        out = settings.out or str(Path(settings.user_data) / f"{path.stem}_predictions.csv")
-        print(f"{out}: {saved.predict(path, settings.predict, out):,} rows")
-    if settings.export:
-        print(f"{saved.export(path, settings.export)}: a SavedModel")
-
-
-def main(build, settings_class, description, argv=None, **options):
-    """The command line of a script: returns what `run` returns; a user's mistake is one sentence on stderr and exit code 2."""
-    settings = command.parse(settings_class, description, argv)
+def commit():
+    """The commit of the project's folder, -dirty if it was changed since; "" where git has none."""
     try:
-        return command.main(lambda: run(build, settings, **options), settings.user_data)
-    except tf.errors.ResourceExhaustedError:
-        print(memory.ran_out(), file=sys.stderr)
-        sys.exit(2)
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(130)
-    except KeyboardInterrupt:
-        print("stopped; what was in user_data before is as it was.", file=sys.stderr)
-        sys.exit(130)
+        words = ["git", "-C", ROOT, "describe", "--always", "--dirty"]
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""

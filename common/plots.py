@@ -1,218 +1,209 @@
-"""Plots of the results as PNG: the comparison of all models, and the course of a training run.
+"""Pictures of the results as PNG: the comparison of all models, and the course of a training run.
 
-Told apart by markers and line styles first, and by the colours of Okabe and Ito, so that they can be read in grey.
-matplotlib is imported inside the functions, being slow, and used without pyplot, which would look for a screen.
+Markers and line styles tell things apart first, then the colours of Okabe and Ito, so that the
+pictures can be read in grey. pyplot is not used: it would look for a screen.
 """
+
 import textwrap
+
+from common.pickles import beside
+from common.results import SCORES, ranked, values
 
 import numpy as np
 
-from common.pickles import beside
-from common.results import SCORES, ranked, there, values
-
-INK, BLUE, RED, GREY = "#000000", "#0072B2", "#D55E00", "#666666"
-COLOURS = (BLUE, RED, "#009E73", "#CC79A7", INK, "#E69F00", "#56B4E9")
+BLUE = "#0072B2"
+RED = "#D55E00"
+GREY = "#666666"
+COLOURS = (BLUE, RED, "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = "osD^vPX"
 DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
-DPI = 150
+CHINESE = ("Noto Sans CJK SC", "WenQuanYi Zen Hei", "PingFang SC", "Arial Unicode MS", "SimHei")
+FEWEST = 30  # positives of a task below which its scores mean nothing
 
 
-def comparison(path, models, marks, data, tasks, current, target=None):
-    """Write a PNG: a panel for each task (columns) and for AUC and uAUC (rows), a dot for each model, the best on top.
+def new_figure(width, height, title):
+    """A figure that needs no screen, in a font that has Chinese letters if one is there."""
+    from matplotlib import font_manager, rcParams
+    from matplotlib.figure import Figure
 
-    models: {label: [scores of a run]}. marks: {name: scores}, drawn as vertical lines; one so far away that the models could
-    no longer be told apart is written above the panel instead. current: the label of the run just made. target: the task
-    whose mean AUC orders the models, the first if not given. Error bars are one sample standard deviation.
+    fonts = {font.name for font in font_manager.fontManager.ttflist}
+    rcParams["font.family"] = ["DejaVu Sans", *(name for name in CHINESE if name in fonts)]
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(textwrap.fill(title, int(width * 9)), fontsize=11)
+    return figure
+
+
+def save(figure, path):
+    with beside(path) as place:
+        figure.savefig(place, format="png", dpi=150)
+
+
+def comparison(path, runs, marks, data, current, target):
+    """Write a PNG: a row of panels for AUC and one for uAUC, a panel a task, a dot a model.
+
+    runs: of `common.results.load`. marks: {yardstick: {task: scores}}, vertical lines; one so far
+    away that models could no longer be told apart is named above the panel instead. current: the
+    model just run. target: the task that orders the models. Bars: one sample standard deviation.
     """
-    figure = _figure()
-    keys = [key for key in ("auc", "uauc") if key == "auc" or there(models, marks, tasks, key)]
-    order = ranked(models, {}, target or tasks[0])
-    names = [textwrap.shorten(one, 84, placeholder=" …") for one in order]
-    names = [textwrap.fill(one, 30) for one in names]
-    lines = max(name.count("\n") + 1 for name in names)
-    height = len(order) * (0.12 + 0.15 * lines) + 0.8
+    tasks = list(data.tasks)
+    scores = [score for score in ("auc", "uauc") if runs["score"].eq(score).any()]
+    order = ranked(runs, target)
+    names = [textwrap.fill(textwrap.shorten(name, 84, placeholder=" …"), 30) for name in order]
     width = max(2.3 * len(tasks) + 2.4, 5.6)
-    figure.set_size_inches(width, len(keys) * height + 1.2)
-    panels = figure.subplots(len(keys), len(tasks), sharey=True, squeeze=False)
-    for key, row in zip(keys, panels):
-        for task, axes in zip(tasks, row):
-            _panel(axes, order, models, marks, task, key, current)
-        row[0].set_yticks(range(len(order)), names, fontsize=8)
-        row[0].set_ylim(len(order) - 0.4, -0.6)
+    n_lines = max(name.count("\n") + 1 for name in names)
+    height = len(scores) * (len(order) * (0.12 + 0.15 * n_lines) + 0.8) + 1.2
     synthetic = " (SYNTHETIC)" if data.meta["synthetic"] else ""
     title = f"{data.meta['name']}{synthetic}, validation, day {data.meta['valid_day']}"
-    figure.suptitle(textwrap.fill(title, int(width * 9)), fontsize=11)
-    _legend(figure, models, marks, current, 5 if width > 7 else 2)
-    _write(figure, path)
+    figure = new_figure(width, height, title)
+    panels = figure.subplots(len(scores), len(tasks), sharey=True, squeeze=False)
+    drawn = {}  # of the marks: a line of each, for the legend
+    for score, row in zip(scores, panels, strict=True):
+        for task, axes in zip(tasks, row, strict=True):
+            heading = f"{task} {SCORES[score]}"
+            if data.valid[task].sum() < FEWEST:
+                heading += f"\nfewer than {FEWEST} positives"
+                axes.set_facecolor("0.92")
+            cells = {name: values(runs, name, task, score) for name in order}
+            points = {name: marks[name][task][score] for name in marks if task in marks[name]}
+            drawn |= draw_panel(axes, cells, points, current, heading)
+        row[0].set_yticks(range(len(order)), names, fontsize=8)
+        row[0].set_ylim(len(order) - 0.4, -0.6)
+    draw_legend(figure, runs, drawn, current)
+    save(figure, path)
 
 
-def _panel(axes, order, models, marks, task, key, current):
-    spans, dots = [], 0
-    for y, one in enumerate(order):
-        found = values(models[one], task, key)
-        if not found or not np.isfinite(found).all():
-            continue
-        mean, spread = np.mean(found), np.std(found, ddof=1) if len(found) > 1 else 0.0
-        axes.errorbar(mean, y, xerr=spread or None, **_dot(one == current))
-        spans, dots = [*spans, mean - spread, mean + spread], dots + 1
+def draw_panel(axes, cells, points, current, heading):
+    """Draw {model: scores of its runs} and {mark: score}; gives {mark: its line} of those drawn."""
+    spans = []
+    for place, (name, cell) in enumerate(cells.items()):
+        if cell and np.isfinite(cell).all():
+            deviation = np.std(cell, ddof=1) if len(cell) > 1 else 0.0
+            axes.errorbar(np.mean(cell), place, xerr=deviation or None, **dot(name == current))
+            spans += [np.mean(cell) - deviation, np.mean(cell) + deviation]
     axes.grid(axis="y", color="0.88", linewidth=0.6)
     axes.tick_params(labelsize=8)
-    axes.tick_params(axis="y", length=0)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.set_title(f"{task} {SCORES[key]}", fontsize=9, pad=6 + 9 * len(marks))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(heading, fontsize=9, pad=6 + 9 * len(points))
     if not spans:
         axes.set_xticks([])
-        axes.text(0.5, 0.5, "no run", transform=axes.transAxes, ha="center", va="center", fontsize=8, color=GREY)
-        return
-    span = max(max(spans) - min(spans), 0.004)
-    low, high = min(spans) - 1.2 * span, max(spans) + 1.2 * span
-    inside, notes = {}, []
-    for who, scores in marks.items():
-        value = scores.get(task, {}).get(key, np.nan)
-        if low <= value <= high or dots == 1 and np.isfinite(value):
-            inside[who] = value
-        elif np.isfinite(value):
-            notes.append((value > high, f"{who} {value:.4f} →" if value > high else f"← {who} {value:.4f}"))
-    for who, value in inside.items():
-        axes.axvline(value, **_line(list(marks).index(who)))
-    for i, (right, note) in enumerate(notes):
-        axes.annotate(
-            note, (float(right), 1), (0, 4 + 9 * (len(notes) - 1 - i)), xycoords="axes fraction", textcoords="offset points",
-            ha="right" if right else "left", fontsize=7.5, color=GREY,
-        )
-    shown = [*spans, *inside.values()]
+        axes.text(0.5, 0.5, "no run", transform=axes.transAxes, ha="center", fontsize=8)
+        return {}
+    reach = 1.2 * max(max(spans) - min(spans), 0.004)
+    near = {
+        name: point
+        for name, point in points.items()
+        if min(spans) - reach <= point <= max(spans) + reach
+    }
+    drawn = {}
+    for number, (name, point) in enumerate(points.items()):
+        if name in near:
+            style = {"color": GREY, "linestyle": DASHES[1 + number % 6], "linewidth": 1.3}
+            drawn[name] = axes.axvline(point, **style)
+        elif np.isfinite(point):
+            right = point > max(spans)
+            note = f"{name} {point:.4f} →" if right else f"← {name} {point:.4f}"
+            where = {"ha": "right" if right else "left", "fontsize": 7.5, "color": GREY}
+            offset = (0, 4 + 9 * number)
+            axes.annotate(
+                note, (right, 1), offset, "axes fraction", textcoords="offset points", **where
+            )
+    shown = [*spans, *near.values()]
     margin = 0.12 * max(max(shown) - min(shown), 0.004)
     axes.set_xlim(min(shown) - margin, max(shown) + margin)
     axes.locator_params(axis="x", nbins=3)
     axes.xaxis.set_major_formatter("{x:.4f}")
+    return drawn
 
 
-def _dot(is_current):
+def dot(is_current):
+    """The style of a model's dot."""
+    style = {"capsize": 3, "elinewidth": 1.2, "zorder": 3}
     if is_current:
-        style = {"fmt": "D", "markersize": 7, "color": RED}
-    else:
-        style = {"fmt": "o", "markersize": 6, "color": BLUE, "mfc": "white"}
-    return {**style, "capsize": 3, "elinewidth": 1.2, "zorder": 3}
+        return style | {"fmt": "D", "markersize": 7, "color": RED}
+    return style | {"fmt": "o", "markersize": 6, "color": BLUE, "mfc": "white"}
 
 
-def _line(number):
-    return {"color": INK if number % 2 else GREY, "linestyle": DASHES[1 + number % (len(DASHES) - 1)], "linewidth": 1.3}
-
-
-def _legend(figure, models, marks, current, columns):
+def draw_legend(figure, runs, drawn, current):
     from matplotlib.lines import Line2D
 
+    names = set(runs["model"])
     entries = []
-    kinds = (current in models, True, "the model just run"), (set(models) - {current}, False, "other models")
-    for wanted, is_current, text in kinds:
-        if wanted:
-            dot = _dot(is_current)
-            shape = {"marker": dot["fmt"], "color": dot["color"], "mfc": dot.get("mfc"), "markersize": dot["markersize"]}
-            entries.append(Line2D([], [], linestyle="", label=text, **shape))
-    if any(len(runs) > 1 for runs in models.values()):
-        entries.append(Line2D([], [], marker="|", color=BLUE, linewidth=1.2, markersize=7, label="standard deviation over runs"))
-    entries += [Line2D([], [], **_line(i), label=who) for i, who in enumerate(marks)]
-    figure.legend(handles=entries, loc="outside lower center", ncols=min(columns, len(entries)), fontsize=8, frameon=False)
+    for is_current, text in ((True, "the model just run"), (False, "other models")):
+        if (current in names) if is_current else (names - {current}):
+            style = dot(is_current)
+            shape = {key: style.get(key) for key in ("color", "mfc", "markersize")}
+            entries.append(Line2D([], [], linestyle="", marker=style["fmt"], label=text, **shape))
+    if runs.groupby("model")["seed"].nunique().max() > 1:
+        label = "standard deviation over runs"
+        entries.append(Line2D([], [], marker="|", color=BLUE, markersize=7, label=label))
+    for name, line in drawn.items():
+        line.set_label(name)
+        entries.append(line)
+    place = {"loc": "outside lower center", "ncols": min(len(entries), 3)}
+    figure.legend(handles=entries, fontsize=8, frameon=False, **place)
 
 
-def curves(path, title, histories, gates):
-    """Write a PNG of the runs of one model: training loss, validation AUC of each task, and a heat map: a row a gate, a column an expert.
+def curves(path, title, logs, gates):
+    """Write a PNG of a run: training loss, validation AUC by epoch, and what each gate weighs.
 
-    histories: a run each, {"loss": [(epochs done, mean loss since the last point)], "scores": [(epoch, {task: scores})]}.
-    gates: {gate: {expert: mean weight}}, or {}; an expert that a gate does not see is left blank.
+    logs: of each network {"losses": [(epochs done, mean loss)], "scores": [(epoch, {task:
+    scores})]}. gates: {gate: {expert: mean weight}}, or {}. A single epoch has no curve of AUC.
     """
-    experts = _merged([list(weights) for weights in gates.values()])
-    widths = [3.6, 3.6] + ([0.42 * max(len(experts), 4) + 1.6] if gates else [])
-    figure = _figure()
-    figure.set_size_inches(sum(widths) + 0.6, max(3.9, 0.3 * len(gates) + 2.2))
-    panels = figure.subplots(1, len(widths), width_ratios=widths)
-    figure.suptitle(textwrap.fill(title, int(sum(widths) * 9)), fontsize=11)
-    _losses(panels[0], histories)
-    _aucs(panels[1], histories)
-    for axes in panels[:2]:
+    n_epochs = max((epoch for log in logs for epoch, _ in log["scores"]), default=0)
+    experts = list(dict.fromkeys(name for weights in gates.values() for name in weights))
+    experts.sort(key=lambda name: name.startswith("shared"))
+    widths = [3.6] + ([3.6] if n_epochs > 1 else [])
+    if gates:
+        widths.append(0.42 * max(len(experts), 4) + 1.6)
+    figure = new_figure(max(sum(widths) + 0.6, 5), max(3.9, 0.3 * len(gates) + 2.2), title)
+    panels = list(figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0])
+    if gates:
+        draw_gates(panels.pop(), gates, experts)
+    for log in logs:
+        panels[0].plot(*zip(*log["losses"], strict=True), color=BLUE, linewidth=0.8)
+    panels[0].set_xlim(left=0)
+    panels[0].set_title("training loss", fontsize=9)
+    if n_epochs > 1:
+        draw_aucs(panels[1], logs)
+    for axes in panels:
         axes.set_xlabel("epochs", fontsize=9)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(color="0.88", linewidth=0.6)
         axes.tick_params(labelsize=8)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    if gates:
-        _heat_map(panels[2], gates, experts)
-    _write(figure, path)
+        axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
 
 
-def _losses(axes, histories):
-    for history in histories:
-        if history["loss"]:
-            marker = "." if len(history["loss"]) == 1 else ""
-            axes.plot(*zip(*history["loss"]), color=BLUE, linewidth=0.8, alpha=0.8, marker=marker)
+def draw_aucs(axes, logs):
+    """Draw each task's validation AUC by epoch, over a range of at least .01."""
+    aucs = {}  # {task: [AUC by epoch]}
+    for log in logs:
+        for _, scores in log["scores"]:
+            for task, row in scores.items():
+                aucs.setdefault(task, []).append(row["auc"])
+    for i, (task, curve) in enumerate(aucs.items()):
+        style = {"color": COLOURS[i % 7], "linestyle": DASHES[i % 7], "marker": MARKERS[i % 7]}
+        axes.plot(range(1, len(curve) + 1), curve, label=task, markersize=5, **style)
+    low, high = axes.get_ylim()
+    more = max(0.01 - (high - low), 0) / 2
+    axes.set_ylim(low - more, high + more)
     axes.set_xlim(left=0)
-    axes.set_title("training loss" + (f", {len(histories)} runs" if len(histories) > 1 else ""), fontsize=9)
+    axes.set_title("validation AUC", fontsize=9)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8, frameon=False)
 
 
-def _aucs(axes, histories):
-    found = {}  # {task: {epoch: [AUC of a run]}}
-    for history in histories:
-        for epoch, scores in history["scores"]:
-            for task, of_task in scores.items():
-                found.setdefault(task, {}).setdefault(epoch, []).append(of_task["auc"])
-    for i, (task, at) in enumerate(found.items()):
-        axes.plot(
-            list(at), [np.mean(one) for one in at.values()], color=COLOURS[i % 7], linestyle=DASHES[i % 7], marker=MARKERS[i % 7],
-            markersize=5, linewidth=1.3, label=task, clip_on=False,
-        )
-    last = max((epoch for at in found.values() for epoch in at), default=1)
-    axes.set_xlim(0, last * 1.05)
-    axes.set_title("validation AUC" + (f", mean of {len(histories)} runs" if len(histories) > 1 else ""), fontsize=9)
-    if found:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8, frameon=False, handlelength=3.2)
-
-
-def _heat_map(axes, gates, experts):
-    from matplotlib import colormaps
-    from matplotlib.patches import Rectangle
-
-    top = max((weight for weights in gates.values() for weight in weights.values() if np.isfinite(weight)), default=1.0)
-    for y, weights in enumerate(gates.values()):
+def draw_gates(axes, gates, experts):
+    """Draw a heat map, a row a gate, a column an expert; what a gate does not see is blank."""
+    table = np.full((len(gates), len(experts)), np.nan)
+    for row, weights in enumerate(gates.values()):
         for expert, weight in weights.items():
-            share = weight / top if np.isfinite(weight) and top > 0 else 0.0
-            x = experts.index(expert)
-            shade = colormaps["Greys"](0.6 * share)  # no darker, so that black can be read on it
-            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=shade, edgecolor="0.6", linewidth=0.6))
-            axes.text(x, y, f"{weight:.2f}", ha="center", va="center", fontsize=7.5, color=INK)
-    axes.set_xlim(-0.5, len(experts) - 0.5)
-    axes.set_ylim(len(gates) - 0.5, -0.5)
+            column = experts.index(expert)
+            table[row, column] = weight
+            place = {"ha": "center", "va": "center", "fontsize": 7.5}
+            axes.text(column, row, f"{weight:.2f}", **place)
+    axes.imshow(table, cmap="Greys", vmin=0, vmax=1.7 * np.nanmax(table), aspect="auto")
     axes.set_xticks(range(len(experts)), experts, rotation=90, fontsize=8)
     axes.set_yticks(range(len(gates)), list(gates), fontsize=8)
     axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
+    axes.spines[:].set_visible(False)
     axes.set_title("mean gate weights", fontsize=9)
-
-
-def _merged(orders):
-    """One order that keeps each of `orders`: a new name goes in front of the one that follows it, so that shared ones stay last."""
-    merged = []
-    for order in orders:
-        at = len(merged)
-        for name in reversed(order):
-            if name in merged:
-                at = merged.index(name)
-            else:
-                merged.insert(at, name)
-    return merged
-
-
-def _figure():
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _write(figure, path):
-    with beside(path) as place:
-        figure.savefig(place, format="png", dpi=DPI)

@@ -1,158 +1,197 @@
-"""A model in training: the graphs of a step and of a prediction, on one device or on several GPUs of a machine."""
-import common.quiet  # noqa: F401 -- first
+"""The model in training: a keras.Model whose step is one XLA program, and its optimizer."""
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from common.optimizer import RowAdam
-
+STEPS = 50  # of `fit` between two returns to Python and its callbacks
 SCORING_BATCH = 16384
-SHORTEST = 512  # what varies in length is filled up to a multiple of this at the least
 
 
-class Recommender:
-    """An embedding and a network being trained: the graphs of a step and of a prediction.
+@keras.saving.register_keras_serializable("multitask")
+class LazyAdam(keras.optimizers.Adam):
+    """Adam that touches only those rows of an embedding table that the batch looks up.
 
-    A step is one XLA program: embeddings, network, loss, gradients, both Adams. Beside it runs, in plain TensorFlow, what varies
-    in length: which rows of the embedding table the next batch looks up, and which of them are the same.
+    The gradient of a table comes as tf.IndexedSlices, each row once. Rows that are not in it keep
+    their weights and moments (lazy Adam), where Adam (Kingma and Ba, 2015) would let them drift.
+    To the loss of a step comes l2 / 2 times the sum of squares of the touched rows.
     """
 
-    def __init__(self, embed, network, loss, task_weights, l2=0.0, link=lambda logit: logit):
-        """loss: function (label, logit) -> loss of a row; task_weights: {task: its weight in the sum}; l2: of the embeddings.
+    def __init__(self, learning_rate=0.001, l2=0.0, name="lazy_adam", **kwargs):
+        super().__init__(learning_rate, name=name, **kwargs)
+        self.l2 = l2
 
-        link: function from what the network gives to the logit of a probability.
+    def build(self, variables):
+        if not self.built:
+            super().build(variables)
+            self.renewed = self.add_variable((), "zeros", "int64", name="renewed")
+
+    def update_step(self, gradient, variable, learning_rate):
+        if not isinstance(gradient, tf.IndexedSlices):
+            return super().update_step(gradient, variable, learning_rate)
+        index = self._get_variable_index(variable)
+        mean = self._momentums[index].value
+        square = self._velocities[index].value
+        ids = gradient.indices
+        gradient = gradient.values
+        if self.l2:
+            gradient += self.l2 * tf.gather(variable, ids)
+        new_mean = self.beta_1 * tf.gather(mean, ids) + (1 - self.beta_1) * gradient
+        new_square = self.beta_2 * tf.gather(square, ids) + (1 - self.beta_2) * gradient**2
+        mean.scatter_update(tf.IndexedSlices(new_mean, ids))
+        square.scatter_update(tf.IndexedSlices(new_square, ids))
+        step = tf.cast(self.iterations.value - self.renewed.value + 1, tf.float32)
+        correction = tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        rate = tf.cast(learning_rate, tf.float32) * correction
+        change = rate * new_mean / (tf.sqrt(new_square) + self.epsilon)
+        variable.scatter_sub(tf.IndexedSlices(change, ids))
+
+    def forget(self, variable):
+        """Set the moments of a table that was drawn anew to zero, its steps too."""
+        index = self._get_variable_index(variable)
+        for moments in (self._momentums[index], self._velocities[index]):
+            moments.assign(tf.zeros_like(moments.value))
+        self.renewed.assign(self.iterations)
+
+    def get_config(self):
+        return {**super().get_config(), "l2": self.l2}
+
+
+@keras.saving.register_keras_serializable("multitask")
+class Dropout(keras.layers.Dropout):
+    """keras.layers.Dropout whose random bits are a hash of the step's seed and of the place.
+
+    Keras's generator takes longer than all the matrices under XLA. The rate is rounded to 1/65536.
+    """
+
+    def call(self, inputs, training=False):
+        if not training or not self.rate:
+            return inputs
+        n = tf.size(inputs)
+        first, second = tf.unstack(tf.cast(self.seed_generator.next(), tf.uint32))
+        places = tf.cast(tf.range((n + 1) // 2), tf.uint32)
+        bits = scrambled(places ^ scrambled(first ^ scrambled(second)))
+        low = tf.cast(bits & 0xFFFF, tf.uint16)
+        high = tf.cast(tf.bitwise.right_shift(bits, 16), tf.uint16)
+        # XLA keeps tensors that it joins, and does not hash again in each loop that reads them
+        bits = tf.reshape(tf.concat([low, high], axis=0)[:n], tf.shape(inputs))
+        return tf.where(bits >= round(self.rate * 65536), inputs / (1 - self.rate), 0.0)
+
+
+def scrambled(bits):
+    """Each bit of the result depends on all of the argument's, uint32 to uint32.
+
+    The finalizer of MurmurHash3 (Appleby).
+    """
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        bits = (bits ^ tf.bitwise.right_shift(bits, shift)) * factor
+    return bits ^ tf.bitwise.right_shift(bits, 16)
+
+
+class Recommender(keras.Model):
+    """{task: logits (batch, 1)} of what a LookUp gives; `fit` takes `batches`.
+
+    A step is one XLA program: embedding, network, loss, gradients, optimizer. Beside it `tf.data`
+    looks up, on another core, what varies in length: the rows that the next batch touches.
+    """
+
+    def __init__(self, embedding, network, link=None, **kwargs):
+        """network: keras.Model from `embedding.symbols()` to {task: logit (batch, 1)}.
+
+        link: function from what the network gives to the logit of a probability, None for the same.
         """
-        self.embed, self.network, self.loss, self.link, self.columns = embed, network, loss, link, embed.spec["inputs"]
-        self.task_weights, self.tasks = task_weights, list(task_weights)
-        self.weights = network.trainable_variables
-        self.adam = keras.optimizers.Adam()
-        self.adam.build(self.weights)
-        self.row_adam = RowAdam(embed.table.value, l2)
-        self.step = tf.function(self.step, jit_compile=True)  # of each instance, so that no run retraces another's
-        self.network_logits = tf.function(self.network_logits, jit_compile=True)
-        self.train = tf.function(self.train, reduce_retracing=True)
-        self.logits_of = tf.function(self.logits_of, reduce_retracing=True)
+        super().__init__(**kwargs)
+        self.embedding = embedding
+        self.network = network
+        self.link = link
+        self.score = tf.function(self.predict_step, jit_compile=True, reduce_retracing=True)
+        self.built = True  # both parts are
 
-    def look_up(self, data, rows):
-        """What a step on these rows needs of the data: labels {task: (batch,)}, what the embedding looks up, ids (rows,) and place.
+    def call(self, batch, training=False):
+        return self.network(list(self.embedding(batch)), training=training)
 
-        ids: each row of the embedding table that is touched, once; place: where in `ids` each occurrence of one stands. What
-        varies in length is filled up to a multiple of the batch, so that few shapes are compiled: with rows beyond the table,
-        where XLA writes nothing and reads its last row, and with the owner and the place -1, to which nothing is added.
-        """
-        with tf.device("CPU:0"):  # where the columns of all rows are
-            batch = {name: tf.gather(column, rows) for name, column in data.items()}
-        found, beyond = self.embed.look_up({name: batch[name] for name in self.columns}), self.embed.spec["n_rows"]
-        ids, place = tf.unique(found["places"])
-        more_items, more_ids = (-tf.size(one) % tf.maximum(tf.size(rows), SHORTEST) for one in (found["owners"], ids))
-
-        def filled(values, more, filling):
-            return tf.pad(values, [[0, more]], constant_values=filling)
-
-        found |= {"places": filled(found["places"], more_items, beyond), "owners": filled(found["owners"], more_items, -1)}
-        return {task: batch[task] for task in self.tasks}, found, filled(ids, more_ids, beyond), filled(place, more_items, -1)
-
-    def gradients(self, labels, found):
-        """The mean loss of a batch; its gradients with respect to the rows of the table that were looked up, and to the weights."""
-        labels = {task: tf.cast(label, tf.float32) for task, label in labels.items()}
-        embedded = tf.gather(self.row_adam.table, found["places"])
+    def train_step(self, data):
+        """Keras's own, but that the gradient of the table is of the touched rows, each once."""
+        batch, labels = data
+        table = self.embedding.table
+        weights = [weight for weight in self.trainable_variables if weight is not table]
+        rows = tf.gather(table.value, batch["ids"])  # (ids, dim)
         with tf.GradientTape() as tape:
-            tape.watch(embedded)
-            logits = self.network(list(self.embed.assemble(embedded, found)), training=True)
-            loss = sum(w * tf.reduce_mean(self.loss(labels[task], logits[task][:, 0])) for task, w in self.task_weights.items())
-        to_rows, *to_weights = tape.gradient(loss, [embedded, *self.weights])
-        return loss, to_rows, to_weights
+            tape.watch(rows)
+            inputs = self.embedding.assemble(rows, batch)
+            logits = self.network(list(inputs), training=True)
+            loss = self.compute_loss(batch, labels, logits, training=True)
+        of_rows, *of_weights = tape.gradient(loss, [rows, *(weight.value for weight in weights)])
+        if of_rows is not None:  # with dense features alone nothing is embedded
+            slices = tf.IndexedSlices(tf.convert_to_tensor(of_rows), batch["ids"], table.shape)
+            weights = [table, *weights]
+            of_weights = [slices, *of_weights]
+        self.optimizer.apply(of_weights, weights)
+        self._loss_tracker.update_state(loss)
+        return self.compute_metrics(batch, labels, logits)
 
-    def step(self, labels, found, ids, place, learning_rate):
-        """One step of Adam on the network and on the rows of the table that were looked up: the loss."""
-        loss, to_rows, to_weights = self.gradients(labels, found)
-        self.adam.learning_rate.assign(learning_rate)
-        self.adam.apply(to_weights)
-        if self.embed.spec["n_rows"]:  # with dense features alone there is no table to train
-            self.row_adam.apply(ids, place, to_rows, learning_rate)
-        return loss
+    def predict_step(self, batch):
+        logits = self(batch, training=False)
+        return {task: self.link(logit) if self.link else logit for task, logit in logits.items()}
 
-    def train(self, data, order, rates):
-        """Steps on data {column: (rows,)} with row numbers order (steps, batch) and learning rates (steps,): their mean loss."""
-        total, last, ready = 0.0, tf.shape(order)[0] - 1, self.look_up(data, order[0])
-        any_length = tf.nest.map_structure(lambda tensor: tf.TensorShape([None, *tensor.shape[1:]]), ready)
-        for step in tf.range(last + 1):
-            tf.autograph.experimental.set_loop_options(shape_invariants=[(ready, any_length)])
-            following = self.look_up(data, order[tf.minimum(step + 1, last)])  # on one core, while the other is still at this step
-            total += self.step(*ready, rates[step])
-            ready = following
-        return total / tf.cast(last + 1, tf.float32)
+    def batches(self, columns, tasks, size, seed):
+        """A dataset for `fit`: (looked-up batch, {task: label (batch,)}), a new order an epoch.
 
-    def network_logits(self, vectors, dense):
-        return {task: self.link(logit) for task, logit in self.network([vectors, dense], training=False).items()}
+        The first rows come again to fill the last batch up. An epoch begins where the optimizer is,
+        so that a run that was stopped goes on with the very batches that it had not seen.
+        """
+        n = len(columns[tasks[0]])
+        size = min(size, n)
+        steps = -(-n // size)
+        self.rows_a_step = size
 
-    def logits_of(self, batch):
-        return self.network_logits(*self.embed(batch))
+        def order():
+            epoch, step = divmod(int(self.optimizer.iterations), steps)
+            rows = np.random.default_rng([seed, epoch]).permutation(n).astype(np.int32)
+            return np.resize(rows, (steps, size))[step:]
 
-    def predict(self, rows):
-        """{task: float32 logits (rows,)} of interactions {column: (rows,)}."""
-        n = len(rows[self.columns[0]])
+        data = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(order, [], tf.int32))
+        data = data.flat_map(tf.data.Dataset.from_tensor_slices)
+        data = self.looked_up(data, columns, tasks, size)
+        data.cardinality = lambda: tf.constant(steps, tf.int64)
+        return data
+
+    def looked_up(self, data, columns, tasks, size):
+        """The dataset of (batch, labels) for one of row numbers (size,)."""
+        with tf.device("CPU:0"):
+            names = (*self.embedding.look_up.spec["inputs"], *tasks)
+            columns = {name: tf.constant(columns[name]) for name in names}
+
+        def gathered(rows):
+            rows = tf.ensure_shape(rows, [size])
+            batch = {name: tf.gather(column, rows) for name, column in columns.items()}
+            labels = {task: tf.cast(batch.pop(task), tf.float32) for task in tasks}
+            return self.embedding.look_up(batch), labels
+
+        options = tf.data.Options()
+        options.autotune.enabled = False  # there is nothing to tune, and it may take seconds to end
+        return data.map(gathered).prefetch(2).with_options(options)
+
+    def scoring_batches(self, columns):
+        """A dataset of (looked-up batch, {}) of all rows in order.
+
+        All batches have one size, so that one shape is compiled: the last one begins anew.
+        """
+        n = len(columns[self.embedding.look_up.spec["inputs"][0]])
         size = min(n, SCORING_BATCH)
-        out = {task: np.empty(n, np.float32) for task in self.tasks}
-        for start in range(0, n, size):
-            start = min(start, n - size)  # the last batch overlaps: one shape, compiled once
-            logits = self.logits_of({name: rows[name][start : start + size] for name in self.columns})
-            for task in self.tasks:
-                out[task][start : start + size] = logits[task][:, 0]
-        return out
+        rows = np.resize(np.arange(n, dtype=np.int32), (-(-n // size), size))
+        return self.looked_up(tf.data.Dataset.from_tensor_slices(rows), columns, [], size)
+
+    def logits(self, columns):
+        """{task: float32 logits (rows,)} of interactions {column: (rows,)}."""
+        n = len(columns[self.embedding.look_up.spec["inputs"][0]])
+        parts = [self.score(batch) for batch, _ in self.scoring_batches(columns)]
+        logits = tf.nest.map_structure(lambda *rows: np.concatenate(rows)[:n, 0], *parts)
+        return logits
 
     def renew_embeddings(self, seed):
-        """Draw the embedding table anew and forget its moments; the network stays as it is.
-
-        What lets a network overfit from its second epoch on is the embeddings of rare ids, which know the rows that they
-        have seen by heart, and a network that learned to believe them (Zhang et al., CIKM 2022). With new embeddings
-        each epoch sees its rows as if for the first time (multi-epoch learning, MEDA: Fan et al., 2023).
-        """
-        table, row_adam = self.row_adam.table, self.row_adam
-        table.assign(self.embed.initializer(seed)(table.shape))
-        for moments in (row_adam.mean, row_adam.square, row_adam.steps):
-            moments.assign(tf.zeros_like(moments))
-
-    def variables(self):
-        """All that a step changes, random states included."""
-        row_adam = self.row_adam
-        return [row_adam.table, row_adam.mean, row_adam.square, row_adam.steps, *self.network.variables, *self.adam.variables]
-
-
-class MirroredRecommender(Recommender):
-    """A Recommender made in the scope of a tf.distribute.MirroredStrategy: each device has all weights and takes its share of a batch.
-
-    A step is the same as on one device, but for the order in which numbers are added and for what dropout leaves out.
-    """
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.gradients, self.strategy = tf.function(self.gradients, jit_compile=True), tf.distribute.get_strategy()
-
-    def train(self, data, order, rates):
-        total = 0.0
-        for step in tf.range(tf.shape(order)[0]):
-            self.adam.learning_rate.assign(rates[step])
-            total += self.strategy.reduce("sum", self.strategy.run(self.share, args=(data, order[step], rates[step])), axis=None)
-        return total / tf.cast(tf.shape(order)[0], tf.float32)
-
-    def share(self, data, rows, learning_rate):
-        """One device's part of a step: what its rows add to the loss."""
-        here = tf.distribute.get_replica_context()
-        mine = rows[here.replica_id_in_sync_group :: here.num_replicas_in_sync]
-        labels, found, _, _ = self.look_up(data, mine)
-        loss, to_rows, to_weights = self.gradients(labels, found)
-        part = tf.cast(tf.size(mine), tf.float32) / tf.cast(tf.size(rows), tf.float32)
-        self.adam.apply([part * gradient for gradient in to_weights])  # Keras adds up those of all devices
-        if self.embed.spec["n_rows"]:
-            real = tf.where(found["places"] < self.embed.spec["n_rows"])[:, 0]
-            here.merge_call(self.update_rows, args=(tf.gather(found["places"], real), tf.gather(part * to_rows, real), learning_rate))
-        return part * loss
-
-    def update_rows(self, strategy, places, to_rows, learning_rate):
-        """Adam on the rows that any device looked up, on all devices' copies."""
-        adam = self.row_adam
-        places, to_rows = (tf.concat(strategy.experimental_local_results(each), axis=0) for each in (places, to_rows))
-        strategy.extended.update(
-            adam.table, adam.update, args=(adam.mean, adam.square, adam.steps, *tf.unique(places), to_rows, learning_rate)
-        )
+        """Draw the embedding table anew and forget its moments; the network stays as it is."""
+        table = self.embedding.table
+        table.assign(self.embedding.initializer(seed)(table.shape))
+        if hasattr(self.optimizer, "forget"):
+            self.optimizer.forget(table)

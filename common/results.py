@@ -1,191 +1,193 @@
-"""`results.csv`, one row a run, and the comparison of all models that were run on one data set."""
-import csv
-import fcntl
-import os
-from contextlib import contextmanager
+"""`results.csv`, a row a run, and the comparison of all models that were run on one data set."""
+
+import time
+import unicodedata
 from pathlib import Path
 
-import numpy as np
+from common.command import InputError
+from common.pickles import beside
+from common.scores import mean_and_spread, weighted
 
-from common.pickles import InputError, beside
-from common.scoring import mean_and_spread, weighted
+import pandas as pd
+from filelock import FileLock
 
 NAME = "results.csv"
-SCORES = {"auc": "AUC", "uauc": "uAUC", "logloss": "log loss"}  # a column is named SCORE_TASK
-REQUIRED = ("fingerprint", "model", "tasks", "seed", "settings")  # what a comparison cannot do without
+SCORES = {"auc": "AUC", "uauc": "uAUC", "logloss": "log loss", "calibration": "calibration"}
+REQUIRED = ["fingerprint", "model", "tasks", "seed", "settings"]
 REMEDY = "mend it, or move it away and a new one is begun."
-LINE = 133  # characters of a printed line; longer labels are cut and named below
-
-
-# ---- the file
+TIDY = ["model", "seed", "task", "score", "value"]
 
 
 def add(folder, row):
-    """Append `row`, {column: str, int or float}, to folder/results.csv; nan is written as "".
+    """Append `row`, {column: str or number}, to folder/results.csv.
 
-    Columns that the file lacks are added to it, empty in the older rows. Processes may add at the same time: each takes the
-    lock, and the file is replaced whole. Raises InputError as `check` does.
+    Columns that the file lacks are added to it. Processes may add at the same time: each takes the
+    lock, and the file is replaced whole. Where the file was broken since `check`, the row goes to a
+    file beside it. Raises InputError.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        header, rows = _load(folder)
-        rows.append({column: "" if value != value else value for column, value in row.items()})
-        with beside(folder / NAME) as place, open(place, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys([*header, *row])), restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
+    with FileLock(folder / ".results.lock"):
+        try:
+            table = read(folder)
+        except InputError as error:
+            aside = folder / f"results-{time.strftime('%Y%m%d-%H%M%S')}.csv"
+            pd.DataFrame([row]).to_csv(aside, index=False)
+            raise InputError(f"{error} This run is kept in {aside}.") from None
+        row = pd.DataFrame([{column: str(value) for column, value in row.items()}])
+        table = pd.concat([table, row.replace("nan", "")], ignore_index=True).fillna("")
+        with beside(folder / NAME) as place:
+            table.to_csv(place, index=False, lineterminator="\n")
 
 
-def read(folder, fingerprint):
-    """The rows [{column: str}] of the runs on the data of this fingerprint, in the file's order; [] if there is no file."""
-    return [row for row in _load(Path(folder))[1] if row["fingerprint"] == fingerprint]
+def read(folder):
+    """All rows of the file as text, an empty table without one. Raises InputError."""
+    path = Path(folder) / NAME
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        return pd.DataFrame()
+    except (ValueError, UnicodeDecodeError):
+        raise InputError(f"{path} is no CSV in UTF-8: {REMEDY}") from None
+    lacking = [column for column in REQUIRED if column not in table]
+    if lacking:
+        raise InputError(f"{path} lacks the columns {', '.join(lacking)}: {REMEDY}")
+    for column in ["seed", *score_columns(table)]:
+        wrong = pd.to_numeric(table[column].replace("", "0"), errors="coerce").isna()
+        if wrong.any() or (column == "seed" and (table[column] == "").any()):
+            raise InputError(f"{path}: column {column} must hold numbers: {REMEDY}")
+    return table
 
 
 def check(folder):
-    """Raises InputError if folder/results.csv is there but no table of runs, so that no run is made and then not recorded."""
-    _load(Path(folder))
+    """Raise InputError if folder/results.csv is no table of runs, so that no run is lost later."""
+    read(folder)
 
 
-@contextmanager
-def _locked(folder):
-    with open(folder / ".results.lock", "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed
-        yield
+def score_columns(table):
+    """The columns SCORE_TASK of a task that a row names."""
+    tasks = {task for names in table["tasks"] for task in names.split(",")}
+    wanted = {f"{score}_{task}" for score in SCORES for task in tasks}
+    return [column for column in table if column in wanted]
 
 
-def _load(folder):
-    """(columns, rows) of the file, ([], []) if there is none."""
-    path = folder / NAME
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark in front
-            reader = csv.DictReader(file)
-            header, rows = list(reader.fieldnames or []), list(reader)
-    except FileNotFoundError:
-        return [], []
-    except (UnicodeDecodeError, csv.Error):
-        raise InputError(f"{path} is no CSV in UTF-8: {REMEDY}") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
-    lacking = [column for column in REQUIRED if column not in header]
-    if lacking:
-        raise InputError(f"{path} lacks the columns {', '.join(lacking)}: {REMEDY}")
-    for number, row in enumerate(rows, 1):
-        if None in row or None in row.values():
-            raise InputError(f"{path}: run {number} has more or fewer values than there are columns: {REMEDY}")
-        try:
-            int(row["seed"]), _scores(row)
-        except ValueError:
-            raise InputError(f"{path}: the seed and scores of run {number} must be numbers: {REMEDY}") from None
-    return header, rows
+def load(folder, fingerprint):
+    """The scores of the runs on the data of this fingerprint, a line a (model, seed, task, score).
 
-
-# ---- from rows to models
-
-
-def label(row):
-    """How a row's model is called: its name, and the flags that differ from the defaults."""
-    return f"{row['model']} {row['changed']}" if row.get("changed") else row["model"]
-
-
-def models(rows):
-    """{label: [{task: {"auc", "uauc", "logloss"}} of a run]} from the rows of one fingerprint, runs by seed.
-
-    A score is nan where its cell is empty. Of the same seed the latest row counts. Runs that share model, settings and seed
-    become one run of all their tasks, as single tasks are learned one after the other. Where equal flags mean other settings, since defaults have changed between two
-    versions of a script, the older runs are told apart in the label.
+    A DataFrame with the columns model, seed, task, score and value. `model` is the name and the
+    flags that differ from the defaults. Of the same settings and seed the latest value counts, and
+    runs of single tasks become one. Where equal flags mean other settings, since defaults have
+    changed, the older ones are told apart.
     """
-    groups = {}  # (model, settings): (label, {seed: scores})
-    for row in rows:
-        key = row["model"], row["settings"]
-        _, seeds = groups.pop(key, (None, {}))  # popped, so that the group of the latest row is the last
-        seeds.setdefault(int(row["seed"]), {}).update(_scores(row))
-        groups[key] = label(row), seeds
-    found = {}
-    for name, seeds in reversed(groups.values()):
-        free = (name + (f" (older defaults {i})" if i > 1 else " (older defaults)" if i else "") for i in range(len(groups)))
-        found[next(one for one in free if one not in found)] = [scores for _, scores in sorted(seeds.items())]
-    return found
+    table = read(folder)
+    if not len(table):
+        return pd.DataFrame(columns=TIDY)
+    table = table[table["fingerprint"] == fingerprint].reset_index(drop=True)
+    if not len(table):
+        return pd.DataFrame(columns=TIDY)
+    changed = table["changed"] if "changed" in table else ""
+    table["label"] = (table["model"] + " " + changed).str.strip()
+    versions = table.groupby(["label", "settings"]).tail(1)[["label", "settings"]]
+    age = versions.iloc[::-1].groupby("label").cumcount()  # 0 for the latest settings
+    suffix = age.map(lambda n: "" if n == 0 else f" (older defaults{f' {n}' if n > 1 else ''})")
+    versions = versions.assign(model=versions["label"] + suffix)
+    table = table.drop(columns="model").merge(versions, on=["label", "settings"])
+    columns = score_columns(table)
+    tidy = table.melt(["model", "seed", "tasks"], columns, "column", "value", ignore_index=False)
+    tidy[["score", "task"]] = tidy["column"].str.split("_", n=1, expand=True)
+    learned = [task in tasks.split(",") for task, tasks in zip(tidy.task, tidy.tasks, strict=True)]
+    tidy = tidy[learned].sort_index(kind="stable")
+    tidy["seed"] = tidy["seed"].astype(int)
+    tidy["value"] = pd.to_numeric(tidy["value"], errors="coerce")
+    latest = tidy.drop_duplicates(["model", "seed", "task", "score"], keep="last")
+    return latest.sort_values(["model", "seed"], kind="stable")[TIDY].reset_index(drop=True)
 
 
-def _scores(row):
-    return {
-        task: {key: float(row[f"{key}_{task}"] or "nan") for key in SCORES if f"{key}_{task}" in row}
-        for task in row["tasks"].split(",")
-    }
+def values(runs, model, task, score):
+    """The score of a task, a number for each run of the model that has it, in order of seeds."""
+    rows = (runs["model"] == model) & (runs["task"] == task) & (runs["score"] == score)
+    return runs.loc[rows, "value"].tolist()
 
 
-def values(runs, task, key):
-    """The score `key` of `task`, a number for each run that has it."""
-    return [run[task][key] for run in runs if key in run.get(task, {})]
+def with_marks(runs, marks, tasks):
+    """The runs of these tasks and, as models of one run each, the yardsticks {name: scores}."""
+    rows = [
+        (name, 0, task, score, value)
+        for name, scores in marks.items()
+        for task, of_task in scores.items()
+        for score, value in of_task.items()
+    ]
+    every = [runs, pd.DataFrame(rows, columns=TIDY)]
+    every = pd.concat([part for part in every if len(part)] or every[:1], ignore_index=True)
+    return every[every["task"].isin(tasks)]
 
 
-def totals(runs, weights):
+def ranked(runs, target):
+    """The names of the models, the highest mean AUC of `target` first, those without one last."""
+    rows = runs[(runs["task"] == target) & (runs["score"] == "auc")]
+    means = rows.groupby("model")["value"].mean()
+    return means.reindex(runs["model"].unique()).sort_values(ascending=False).index.tolist()
+
+
+def weighted_uaucs(runs, model, weights):
     """The contest's weighted uAUC, a number for each run that has all tasks of {task: weight}."""
-    every = [{task: run[task]["uauc"] for task in weights if "uauc" in run.get(task, {})} for run in runs]
-    return [weighted(one, weights) for one in every if len(one) == len(weights)]
+    rows = runs[(runs["model"] == model) & (runs["score"] == "uauc")]
+    table = rows.pivot_table(index="seed", columns="task", values="value", dropna=False)
+    if not set(weights) <= set(table):
+        return []
+    return [weighted(row, weights) for row in table[list(weights)].dropna().to_dict("records")]
 
 
-def ranked(models, marks, target):
-    """The labels of models and marks, the highest mean AUC of `target` first, those without one last."""
-    means = {one: np.mean(values(runs, target, "auc") or [np.nan]) for one, runs in together(models, marks).items()}
-    return sorted(means, key=lambda one: (np.isnan(means[one]), -means[one]))
+def print_table(runs, marks, data, current, target, verbose=False):
+    """Print a block for each score: a line a model or yardstick, ordered by the target's AUC.
 
-
-def together(models, marks):
-    """{label: runs} of the models and of the marks, which are as of one run."""
-    return {**models, **{who: [scores] for who, scores in marks.items()}}
-
-
-def there(models, marks, tasks, key):
-    """Whether any of them has this score; without a grouping column, none has a uAUC."""
-    return any(np.isfinite(values(runs, task, key)).any() for runs in together(models, marks).values() for task in tasks)
-
-
-# ---- the comparison
-
-
-def print_table(models, marks, data, tasks, current, target=None):
-    """Print a block for each score, the best model of the target's AUC on top: means over runs, and standard deviations of several.
-
-    models: {label: [scores of a run]}. marks: {name: scores} of what they are held against. current: the label of the run just
-    made. target: a task, the first if not given. "-": a task not learned; "n/a": a score that is not defined on these rows. n: the
-    runs of a model, from the fewest to the most of a task.
+    runs: of `load`. marks: {yardstick: {task: scores}}. current: the model just run, marked with >.
+    "-": a task that is not learned; "n/a": a score that these rows do not define. n: the runs.
     """
-    weights, every = data.meta["tasks"], together(models, marks)
-    weigh = len(weights) > 1 and set(weights) <= set(tasks) and there(models, marks, tasks, "uauc")
-    columns = [*tasks, "weighted uAUC"] if weigh else tasks
-    order = ranked(models, marks, target or tasks[0])
-    short, notes = _cut(order, max(20, LINE - len("log loss > ") - 6 - 18 * len(columns)))
-    title = "validation" + (" (SYNTHETIC)" if data.meta["synthetic"] else "")
-    width = max([len("log loss > ") + len(one) for one in short.values()] + [len(title)])
-    line = lambda head, n, cells: print(f"{head:{width}}{n:>6}" + "".join(f"{cell:>18}" for cell in cells))
-    print()
-    line(title, "n", columns)
-    line("positive rate", "", [f"{data.valid[task].mean():.4%}" for task in tasks])
-    for key, what in SCORES.items():
-        if key != "auc" and not there(models, marks, tasks, key):
-            continue
-        for one in order:
-            of_task = [values(every[one], task, key) for task in tasks]
-            if weigh and key == "uauc":
-                of_task.append(totals(every[one], weights))
-            counts = sorted({len(found) for found in of_task[: len(tasks)] if found})
-            n = "" if one in marks else "-".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) if counts else "0"
-            sign = ">" if one == current else " "
-            line(f"{what:8} {sign} {short[one]}", n, [mean_and_spread(found) if found else "-" for found in of_task])
-    print(*notes, "", sep="\n")
+    tasks = list(data.tasks)
+    every = with_marks(runs, marks, tasks)
+    order = ranked(every, target)
+    is_weighted = len(tasks) > 1 and every["score"].eq("uauc").any()
+    names, notes = shortened(order, 40)
+    synthetic = " (SYNTHETIC)" if data.meta["synthetic"] else ""
+    lines = [(f"validation{synthetic}", "n", [*tasks, *(["weighted"] if is_weighted else [])])]
+    lines.append(("positive rate", "", [f"{data.valid[task].mean():.4%}" for task in tasks]))
+    for score in list(SCORES)[: 4 if verbose else 2]:
+        for model in order if every["score"].eq(score).any() else ():
+            cells = [values(every, model, task, score) for task in tasks]
+            counts = {len(cell) for cell in cells if cell}
+            if score == "uauc" and is_weighted:
+                cells.append(weighted_uaucs(every, model, data.tasks))
+            if counts:
+                sign = ">" if model == current else " "
+                n = "" if model in marks else "-".join(map(str, sorted(counts)))
+                text = [mean_and_spread(cell) if cell else "-" for cell in cells]
+                lines.append((f"{SCORES[score]:8} {sign} {names[model]}", n, text))
+    print("", *aligned(lines), *notes, "", sep="\n")
 
 
-def _cut(labels, width):
-    """{label: one of at most `width` characters}, and a line for each label that was cut."""
-    short, notes = {}, []
-    for one in labels:
-        short[one] = one
-        if len(one) > width:
+def aligned(lines):
+    """The lines [(head, n, cells)] as texts in columns; a wide character takes two places."""
+    first = max(places(head) for head, _, _ in lines)
+    width = 2 + max(len(cell) for _, _, cells in lines for cell in cells)
+    return [
+        head + " " * (first - places(head)) + f"{n:>4}" + "".join(f"{c:>{width}}" for c in cells)
+        for head, n, cells in lines
+    ]
+
+
+def places(text):
+    """The places that a text takes in a terminal."""
+    return len(text) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+
+
+def shortened(labels, width):
+    """{label: at most `width` characters of it}, and a note for each label that was cut."""
+    short = {}
+    notes = []
+    for label in labels:
+        short[label] = label
+        if len(label) > width:
             number = f"[{len(notes) + 1}]"
-            short[one] = f"{one[: width - len(number) - 2].rstrip()}… {number}"
-            notes.append(f"{number} {one}")
+            short[label] = f"{label[: width - len(number) - 2].rstrip()}… {number}"
+            notes.append(f"{number} {label}")
     return short, notes

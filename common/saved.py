@@ -1,75 +1,101 @@
-"""Trained models kept for later: from raw ids to probabilities, saved, loaded, exported, applied to a CSV.
+"""Trained models kept for later: from raw ids to probabilities, saved, exported, applied to a CSV.
 
-`user_data/MODEL.keras` holds a keras.Model that takes the columns of a test file (userid, feedid, device), int64 (batch,),
-and gives {task: probability (batch,)} for the day after the last labelled one. To load it elsewhere in Python, import
-its script first (`import mmoe`), which makes the layers known to Keras. A SavedModel needs no code at all.
+`user_data/NAME.keras` holds a keras.Model that takes the columns of a test file (userid, feedid,
+device), int64 (batch,), and gives {task: probability (batch,)} for the day after the last labelled
+one. To load it elsewhere in Python, import its script first (`import mmoe`), which makes the layers
+known to Keras. A SavedModel needs no code at all.
 """
+
 from pathlib import Path
 
-import common.quiet  # noqa: F401 -- first
+import common.backend  # noqa: F401
+from common.command import InputError
+from common.csvs import Source, read_columns
+from common.embedding import FeatureEmbedding, LookUp, specify
+from common.pickles import beside
+
 import keras
 import numpy as np
-import tensorflow as tf
-
-from common.embedding import FeatureEmbedding
-from common.pickles import FIRST, OTHER, InputError, beside, read
-from common.reading import Source, read_columns
 
 BATCH = 16384
 
 
 @keras.saving.register_keras_serializable("multitask")
-class RawIds(keras.layers.Layer):
-    """Row or code of each raw id: int64 (batch,) -> int32 (batch,). `first` stands for the smallest known id, `unknown` for others."""
+class FrozenEmbedding(keras.layers.Layer):
+    """A FeatureEmbedding with all that it looks up as weights, so that it can be saved.
 
-    def __init__(self, n, first, unknown, **kwargs):
+    {column: integers (batch,)} -> vectors (batch, fields, dim) and dense values (batch, width).
+    """
+
+    def __init__(self, spec, shapes, dim, **kwargs):
+        """spec: of the LookUp; shapes: {name of a frozen array: [shape, dtype]}."""
         super().__init__(**kwargs)
-        self.n, self.first, self.unknown = n, first, unknown
-        self.known = self.add_weight((n,), "zeros", dtype="int64", trainable=False, name="known")
+        self.spec = spec
+        self.shapes = shapes
+        self.supports_jit = False  # what is looked up varies in length
+        self.embedding = FeatureEmbedding(LookUp(spec, {}), dim)
+        self.frozen = {
+            name: self.add_weight(shape, "zeros", dtype, trainable=False, name=name)
+            for name, (shape, dtype) in shapes.items()
+        }
 
-    def call(self, ids):
-        place = tf.minimum(tf.searchsorted(self.known.value, ids), self.n - 1)
-        return tf.where(tf.gather(self.known.value, place) == ids, place + self.first, self.unknown)
+    @classmethod
+    def of(cls, data, trained):
+        """The layer for the day after the last labelled one, of a trained FeatureEmbedding."""
+        spec, arrays = specify(data, latest=True)
+        shapes = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
+        layer = cls(spec, shapes, trained.dim)
+        layer.embedding.table.assign(trained.table)
+        for name in list(arrays):  # each is let go once it is a weight
+            layer.frozen[name].assign(arrays.pop(name))
+        return layer
 
-    def compute_output_spec(self, ids):
-        return keras.KerasTensor(ids.shape, "int32")
+    def call(self, columns):
+        look_up = LookUp(self.spec, {name: weight.value for name, weight in self.frozen.items()})
+        return self.embedding(look_up(columns))
 
     def get_config(self):
-        return {**super().get_config(), "n": self.n, "first": self.first, "unknown": self.unknown}
+        config = {"spec": self.spec, "shapes": self.shapes, "dim": self.embedding.dim}
+        return {**super().get_config(), **config}
 
 
-def raw_ids(data, column):
-    """The RawIds layer of an interaction's column, from a table's keys or a vocabulary; None where raw ids are not known."""
+def look_up_ids(data, column):
+    """The IntegerLookup from raw ids to what a column holds; None where its raw ids are unknown.
+
+    To rows of a table, 0 for unknown ids, or to codes of a vocabulary, 0 for -1 and 1 for unknown.
+    """
     if column in data.tables:
-        known, first, unknown = data.tables[column]["key"][1:], 1, 0
+        known = data.tables[column]["key"][1:]
+        mask = None
     else:
-        vocabularies = read(data.folder / "vocabularies.pkl") if (data.folder / "vocabularies.pkl").exists() else {}
-        known, first, unknown = vocabularies.get(column, ()), FIRST, OTHER
-    if not len(known) or (np.diff(known) <= 0).any():
+        known = data.vocabulary(column)
+        mask = -1
+    if known is None or not len(known) or (np.diff(known) <= 0).any():
         return None
-    layer = RawIds(len(known), first, unknown)
-    layer.known.assign(known)
-    return layer
+    return keras.layers.IntegerLookup(vocabulary=known, mask_token=mask, vocabulary_dtype="int64")
 
 
-def whole_model(data, features, fitted):
-    """One keras.Model from raw ids to {task: probability (batch,)}, of one or several Fitted of these features."""
-    names, inputs, outputs = data.meta.get("raw", {}), {}, {}
-    for number, one in enumerate(fitted):
-        old, network = one.model.embed, one.model.network
-        embed = FeatureEmbedding.of(data, features, old.dim, latest=True)
-        embed.table.assign(old.table)
-        network.name = f"network_{number}"
-        columns = {}
-        for column in embed.spec["inputs"]:
-            raw, layer = names.get(column, column), raw_ids(data, column)
-            dense = column in embed.spec["dense"].get("", {})
-            if raw not in inputs:
-                shape = data.train[column].shape[1:] if dense else ()
-                inputs[raw] = keras.Input(shape, dtype="float32" if dense else "int64", name=raw)
-            columns[column] = inputs[raw] if dense or layer is None else layer(inputs[raw])
-        for task, logit in network(list(embed(columns))).items():
-            outputs[task] = keras.ops.sigmoid(keras.ops.squeeze(one.model.link(logit), axis=-1))
+def whole_model(data, models):
+    """A keras.Model from raw ids to {task: probability (batch,)}, of one Recommender or several."""
+    raw = data.meta.get("raw", {})
+    inputs = {}
+    columns = {}
+    outputs = {}
+    for number, model in enumerate(models):
+        embedding = FrozenEmbedding.of(data, model.embedding)
+        for column in embedding.spec["inputs"]:
+            name = raw.get(column, column)
+            if name not in inputs:
+                values = data.train[column]
+                kind = "float32" if values.dtype.kind == "f" else "int64"
+                inputs[name] = keras.Input(values.shape[1:], dtype=kind, name=name)
+                layer = look_up_ids(data, column) if kind == "int64" else None
+                columns[column] = layer(inputs[name]) if layer else inputs[name]
+        model.network.name = f"network_{number}"
+        vectors_and_dense = embedding({name: columns[name] for name in embedding.spec["inputs"]})
+        for task, logit in model.network(list(vectors_and_dense)).items():
+            logit = model.link(logit) if model.link else logit
+            outputs[task] = keras.ops.sigmoid(keras.ops.squeeze(logit, axis=-1))
     return keras.Model(inputs, outputs)
 
 
@@ -82,11 +108,12 @@ def save(path, model):
 def load(path):
     """The keras.Model in `path`. Raises InputError."""
     if not Path(path).exists():
-        raise InputError(f"{path} is missing: train the model first, by running the script without --predict and --export.")
+        raise InputError(f"{path} is missing: run the script without --predict and --export first.")
     try:
         return keras.saving.load_model(path)
     except (ValueError, OSError, TypeError, KeyError) as error:
-        raise InputError(f"{path} cannot be loaded ({str(error).splitlines()[0]}): train the model again.") from None
+        why = str(error).split("\n")[0]
+        raise InputError(f"{path} cannot be loaded ({why}): train the model again.") from None
 
 
 def probabilities(model, columns):
@@ -96,24 +123,37 @@ def probabilities(model, columns):
 
 
 def predict(path, csv, out):
-    """Score the rows of a CSV with the model in `path`: `out` gets its id columns and a column a task, 6 decimals."""
+    """Score a CSV with the model in `path`; the number of its rows.
+
+    `out` gets the CSV's id columns, in its order, and a column a task, 6 decimals.
+    """
     import pandas as pd
 
-    model, csv, out = load(path), Path(csv), Path(out)
+    model = load(path)
     floats = [tensor.name for tensor in model.inputs if "float" in str(tensor.dtype)]
-    rows = read_columns(Source(csv.parent), csv.name, [tensor.name for tensor in model.inputs], real=floats)
-    order = [column for column in pd.read_csv(csv, nrows=0).columns if column in rows]  # as the CSV has them
-    found = {column: rows[column] for column in order} | probabilities(model, rows)
-    with beside(out) as place:
-        pd.DataFrame(found).to_csv(place, index=False, float_format="%.6f", lineterminator="\n")
-    return len(next(iter(rows.values())))
+    names = [tensor.name for tensor in model.inputs]
+    rows = read_columns(Source(Path(csv).parent), Path(csv).name, names, real=floats)
+    with beside(Path(out)) as place:
+        table = pd.DataFrame(rows | probabilities(model, rows))
+        table.to_csv(place, index=False, float_format="%.6f", lineterminator="\n")
+    return len(table)
 
 
 def export(path, folder):
-    """Write the model in `path` as a SavedModel in the next version of `folder` (FOLDER/1, FOLDER/2, ...); returns its path."""
-    model, folder = load(path), Path(folder)
-    taken = [int(one.name) for one in folder.glob("*") if one.name.isdigit()]
-    version = folder / str(max(taken, default=0) + 1)
+    """Write the model in `path` as a SavedModel in the next version of `folder`: its path."""
+    model = load(path)
+    taken = [int(old.name) for old in Path(folder).glob("*") if old.name.isdigit()]
+    version = Path(folder) / str(max(taken, default=0) + 1)
     with beside(version) as place:
         model.export(place, verbose=False)
     return version
+
+
+def use_saved(settings):
+    """What --predict and --export ask for: the model that the last run saved at work."""
+    path = Path(settings.user_data) / f"{settings.name}.keras"
+    if settings.predict:
+        out = settings.out or path.with_name(f"{settings.name}_predictions.csv")
+        print(f"{out}: {predict(path, settings.predict, out):,} rows")
+    if settings.export:
+        print(f"{export(path, settings.export)}: a SavedModel")

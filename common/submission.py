@@ -1,87 +1,100 @@
 """The contest's submission files: written, checked and scored.
 
-    python -m common.submission SUBMISSION.csv TEST.csv [LABELS.csv]
+python -m common.submission SUBMISSION.csv TEST.csv [LABELS.csv]
 
-Checks that SUBMISSION has a row for each row of TEST (`userid,feedid,device`), in its order, and probabilities of 6 decimals. With
-LABELS (`userid,feedid` and the actions, in the same order) it prints the official score: the mean of the tasks' uAUC,
-weighted 4, 3, 2, 1, and 1 each for favorite, comment and follow where the submission has the final round's seven tasks.
+Checks that SUBMISSION has a row for each row of TEST (`userid,feedid,device`), in its order, and
+probabilities of 6 decimals. With LABELS (`userid,feedid` and the actions, in the same order) it
+prints the official score: the mean of the tasks' uAUC, weighted 4, 3, 2, 1, and 1 each for
+favorite, comment and follow where the submission has the final round's seven tasks.
 """
+
 import re
-import sys
 from pathlib import Path
+
+from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
+from common.command import InputError, Parser, user_errors
+from common.csvs import Source, read_columns
+from common.pickles import beside
+from common.scores import uauc, weighted
 
 import numpy as np
 
-from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
-from common.command import Parser, main as command
-from common.pickles import InputError, beside
-from common.reading import Source, read_columns
-from common.scoring import uauc, weighted
-
-DECIMALS = re.compile(r"[01]\.\d{6}")
+PROBABILITY = re.compile(r"0\.\d{6}|1\.000000")
 
 
 def write(path, userid, feedid, probabilities):
-    """Write a submission: ids (rows,) and {task: probability (rows,)}, the tasks in the contest's order."""
+    """Write ids (rows,) and {task: probability (rows,)}, the tasks in the contest's order."""
     import pandas as pd
 
-    tasks = [task for task in FINAL_ROUND_WEIGHTS if task in probabilities]
-    frame = pd.DataFrame({"userid": userid, "feedid": feedid, **{task: probabilities[task] for task in tasks}})
+    tasks = {task: probabilities[task] for task in FINAL_ROUND_WEIGHTS if task in probabilities}
+    frame = pd.DataFrame({"userid": userid, "feedid": feedid, **tasks})
     with beside(path) as place:
         frame.to_csv(place, index=False, float_format="%.6f", lineterminator="\n")
 
 
+def read(path, columns):
+    """{column: array} of a CSV anywhere. Raises InputError."""
+    path = Path(path)
+    return read_columns(Source(path.parent), path.name, columns)
+
+
 def check(submission, test):
-    """The {column: array} of a submission. Raises InputError for the first thing in it that the contest would refuse."""
-    submission, test = Path(submission), Path(test)
-    rows = read_columns(Source(test.parent), test.name, ("userid", "feedid"))
-    with open(submission, encoding="utf-8", newline="") as file:
-        header = tuple(file.readline().rstrip("\n").split(","))
-        body = file.read()
+    """The {column: array} of a submission; InputError for what the contest would refuse."""
+    rows = read(test, ("userid", "feedid"))
+    try:
+        header, *lines = Path(submission).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{submission} is no text in UTF-8: write it anew.") from None
+    names = tuple(header.rstrip("\r").split(","))
     rounds = [("userid", "feedid", *tasks) for tasks in (TASK_WEIGHTS, FINAL_ROUND_WEIGHTS)]
-    if header not in rounds:
-        raise InputError(f"{submission}: the header must be {','.join(rounds[0])}, or end in favorite,comment,follow.")
-    lines = body.split("\n")[:-1] if body.endswith("\n") else body.split("\n")
-    if len(lines) != len(rows["userid"]):
-        raise InputError(f"{submission} has {len(lines):,} rows and {test} has {len(rows['userid']):,}: write one row a test row.")
-    values = np.empty((len(lines), len(header) - 2))
-    for number, (line, user, feed) in enumerate(zip(lines, rows["userid"].tolist(), rows["feedid"].tolist()), start=2):
-        words = line.split(",")
+    if names not in rounds:
+        expected = ",".join(rounds[0])
+        raise InputError(f"{submission}: the header must be {expected}, or that of 7 tasks.")
+    if lines[-1:] == [""]:
+        lines.pop()
+    n_rows = len(rows["userid"])
+    if len(lines) != n_rows:
+        raise InputError(f"{submission} has {len(lines):,} rows and {test} has {n_rows:,}.")
+    values = np.empty((n_rows, len(names) - 2))
+    ids = zip(rows["userid"].tolist(), rows["feedid"].tolist(), strict=True)
+    for number, (line, (user, feed)) in enumerate(zip(lines, ids, strict=True)):
+        words = line.rstrip("\r").split(",")
+        place = f"{submission}, line {number + 2}"
         if words[:2] != [str(user), str(feed)]:
-            raise InputError(f"{submission}, line {number}: it is not of user {user} and feed {feed}: keep the order of {test}.")
-        if len(words) != len(header) or not all(map(DECIMALS.fullmatch, words[2:])) or max(words[2:]) > "1.000000":
-            raise InputError(f"{submission}, line {number}: {len(header) - 2} probabilities of 6 decimals must follow the ids.")
-        values[number - 2] = [float(word) for word in words[2:]]
-    return rows | dict(zip(header[2:], values.T))
+            raise InputError(f"{place}: it is not of user {user} and feed {feed}, as in {test}.")
+        if len(words) != len(names) or not all(map(PROBABILITY.fullmatch, words[2:])):
+            n = len(names) - 2
+            raise InputError(f"{place}: {n} probabilities of 6 decimals must follow the ids.")
+        values[number] = [float(word) for word in words[2:]]
+    return rows | dict(zip(names[2:], values.T, strict=True))
 
 
 def official_score(columns, labels):
-    """{task: uAUC} and the official score of a checked submission, labels {task: (rows,)} being in its order."""
+    """{task: uAUC} and the official score of a checked submission; labels: {task: (rows,)}."""
     weights = FINAL_ROUND_WEIGHTS if "favorite" in columns else TASK_WEIGHTS
-    _, users = np.unique(columns["userid"], return_inverse=True)
-    found = {task: uauc(labels[task], columns[task], users) for task in weights}
-    return found, weighted(found, weights)
+    users = np.unique(columns["userid"], return_inverse=True)[1]
+    uaucs = {task: uauc(labels[task], columns[task], users) for task in weights}
+    return uaucs, weighted(uaucs, weights)
 
 
-def run(argv=None):
+def main(argv=None):
+    """Check a submission and, given labels, print its official score. Raises InputError."""
     parser = Parser(__doc__)
     parser.add_argument("submission", metavar="SUBMISSION", help="the CSV to check")
     parser.add_argument("test", metavar="TEST", help="the test file that it answers")
-    parser.add_argument("labels", metavar="LABELS", nargs="?", help="true actions of the same rows: prints the official score")
+    parser.add_argument("labels", metavar="LABELS", nargs="?", help="true actions of the same rows")
     args = parser.parse_args(argv)
-    for path in (args.submission, args.test, *([args.labels] if args.labels else [])):
-        if not Path(path).is_file():
-            raise InputError(f"{path} does not exist: give the path of a CSV.")
     columns = check(args.submission, args.test)
     print(f"{args.submission}: {len(columns['userid']):,} rows in the contest's format")
     if args.labels:
-        tasks = [name for name in columns if name not in ("userid", "feedid")]
-        labels = read_columns(Source(Path(args.labels).parent), Path(args.labels).name, ("userid", "feedid", *tasks))
+        labels = read(args.labels, tuple(columns))
         if any(not np.array_equal(labels[name], columns[name]) for name in ("userid", "feedid")):
-            raise InputError(f"{args.labels}: its rows are not those of {args.test}, in the same order.")
-        found, score = official_score(columns, labels)
-        print("  ".join(f"{task} {value:.6f}" for task, value in found.items()) + f"  score {score:.6f}")
+            raise InputError(f"{args.labels}: its rows are not those of {args.test} in its order.")
+        uaucs, total = official_score(columns, labels)
+        parts = [f"{task} {value:.6f}" for task, value in uaucs.items()]
+        print("  ".join([*parts, f"score {total:.6f}"]))
 
 
 if __name__ == "__main__":
-    sys.exit(command(run))
+    with user_errors():
+        main()

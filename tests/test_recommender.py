@@ -1,76 +1,262 @@
-"""A compiled step, filled up to few shapes, against a plain tape over the layer and the network."""
-import common.quiet  # noqa: F401
+"""A step of training against slow versions, and `fit` as any Keras model's."""
+
+from common.recommender import Dropout, LazyAdam, Recommender
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_embedding import N_ROWS, data  # noqa: F401 -- the fixture
-
-from common.embedding import FeatureEmbedding
-from common.recommender import SHORTEST, Recommender
-from common.training import cross_entropy
-
-FEATURES = {
-    "everything": ("userid", "author", "device", "tags", "words", "machine_tags", "seconds", "content", "past", "price", "taste", "leaning"),
-    "ids alone": ("userid", "author"), "lists alone": ("words", "tags"), "dense alone": ("seconds", "past"),
-}
+from small_data import N_ROWS, data_of, embedded, rows_of
 
 
-def recommender(data, features):
-    data.train["like"] = (np.arange(N_ROWS) % 3 == 0).astype(np.uint8)
-    embed = FeatureEmbedding.of(data, features, dim=4)
-    embed.table.assign(np.random.default_rng(1).normal(size=embed.table.shape))
-    vectors, dense = embed.symbols()
-    x = keras.layers.Dense(5, "tanh")(keras.layers.Concatenate()([keras.layers.Flatten()(vectors), dense]))
-    network = keras.Model([vectors, dense], {"like": keras.layers.Dense(1)(x)})
-    return Recommender(embed, network, cross_entropy(None), {"like": 2.0}), {name: tf.constant(column) for name, column in data.train.items()}
+def dense_adam(table, gradients, rate, l2=0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+    """Algorithm 1 of Kingma and Ba in NumPy, a step for each dense gradient."""
+    mean = np.zeros_like(table)
+    square = np.zeros_like(table)
+    for step, gradient in enumerate(gradients, start=1):
+        gradient = gradient + l2 * table
+        mean = beta_1 * mean + (1 - beta_1) * gradient
+        square = beta_2 * square + (1 - beta_2) * gradient**2
+        rate_now = rate * np.sqrt(1 - beta_2**step) / (1 - beta_1**step)
+        table = table - rate_now * mean / (np.sqrt(square) + epsilon)
+    return table
 
 
-def by_a_plain_tape(model, train, rows):
-    """The loss, its dense gradient with respect to the table, and those to the weights."""
+def slices(rng, n_rows, ids, dim=3):
+    values = rng.normal(size=(len(ids), dim)).astype(np.float32)
+    return tf.IndexedSlices(values, np.asarray(ids, np.int32), (n_rows, dim))
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_lazy_adam_is_dense_adam_on_rows_touched_at_every_step(l2):
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(6, 3)).astype(np.float32)
+    table = keras.Variable(start)
+    adam = LazyAdam(0.01, l2=l2)
+    gradients = [slices(rng, 6, rng.permutation(6)) for _ in range(200)]
+    for gradient in gradients:
+        adam.apply([gradient], [table])
+    dense = [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]
+    np.testing.assert_allclose(table, dense_adam(start, dense, 0.01, l2), atol=2e-5)
+
+
+def test_lazy_adam_leaves_rows_that_are_not_in_the_batch_and_can_forget():
+    rng = np.random.default_rng(1)
+    start = rng.normal(size=(9, 3)).astype(np.float32)
+    table = keras.Variable(start)
+    adam = LazyAdam(0.01)
+    for _ in range(20):
+        adam.apply([slices(rng, 9, rng.permutation(4))], [table])
+    np.testing.assert_array_equal(table.numpy()[4:], start[4:])
+    assert np.abs(adam._velocities[0].numpy()[:4]).min() > 0
+    assert not adam._velocities[0].numpy()[4:].any()
+    adam.forget(table)
+    before = table.numpy()
+    gradient = slices(rng, 9, [2])
+    adam.apply([gradient], [table])  # the first step of a new Adam goes the whole rate
+    moved = before[2] - table.numpy()[2]
+    np.testing.assert_allclose(moved, 0.01 * np.sign(gradient.values[0]), rtol=1e-3)
+
+
+def test_keras_adam_squares_each_occurrence_of_an_id():
+    """Why rows are merged: of 32 equal ids Keras keeps 1/32 of the right second moment."""
+    table = keras.Variable([[0.0]])
+    adam = keras.optimizers.Adam(0.01)
+    ones = tf.IndexedSlices(tf.ones((32, 1)), tf.zeros(32, tf.int64), (1, 1))
+    adam.apply([ones], [table])
+    assert float(adam._velocities[0].numpy()[0, 0]) == pytest.approx(0.001 * 32, rel=1e-3)
+
+
+FEATURES = {"all": (), "ids": ("userid", "author"), "lists": ("words", "tags"), "dense": ("past",)}
+
+
+def recommender(data, regularizer=None):
+    """A small Recommender of two tasks."""
+    keras.utils.set_random_seed(0)
+    embedding = embedded(data)
+    vectors, dense = embedding.symbols()
+    x = keras.layers.Concatenate()([keras.layers.Flatten()(vectors), dense])
+    x = keras.layers.Dense(5, "tanh", kernel_regularizer=regularizer, name="hidden")(x)
+    logits = {task: keras.layers.Dense(1)(x) for task in ("like", "forward")}
+    return Recommender(embedding, keras.Model([vectors, dense], logits))
+
+
+def compiled(model, optimizer, **options):
+    entropy = keras.losses.BinaryCrossentropy(from_logits=True)
+    options = {"jit_compile": True, "steps_per_execution": 4} | options
+    losses = {"like": entropy, "forward": entropy}
+    model.compile(optimizer, losses, loss_weights={"like": 2.0, "forward": 1.0}, **options)
+    return model
+
+
+def by_a_plain_tape(model, data, rows):
+    """The loss of these rows, its dense gradient by the table, and those by the weights."""
+    columns = {name: column[rows] for name, column in rows_of_numpy(data, model).items()}
     with tf.GradientTape() as tape:
-        logits = model.network(list(model.embed({name: tf.gather(train[name], rows) for name in model.columns})))["like"][:, 0]
-        label = tf.cast(tf.gather(train["like"], rows), tf.float32)
-        loss = 2 * tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(label, logits))
-    to_table, *to_weights = tape.gradient(loss, [model.embed.table.value, *model.weights], unconnected_gradients="zero")
-    return loss, tf.convert_to_tensor(to_table), to_weights
+        logits = model(model.embedding.look_up(columns), training=True)
+        loss = 0.0
+        for task, weight in (("like", 2.0), ("forward", 1.0)):
+            label = data.train[task][rows].astype(np.float32)
+            entropy = tf.nn.sigmoid_cross_entropy_with_logits(label, logits[task][:, 0])
+            loss += weight * tf.reduce_mean(entropy)
+    table, *weights = model.trainable_variables
+    gradients = tape.gradient(loss, [table.value, *(weight.value for weight in weights)])
+    return loss, [g if g is None else tf.convert_to_tensor(g).numpy() for g in gradients]
+
+
+def rows_of_numpy(data, model):
+    return {name: tensor.numpy() for name, tensor in rows_of(data, model.embedding).items()}
+
+
+class Keeps(keras.optimizers.SGD):
+    """An optimizer that keeps the gradients of its last step."""
+
+    def apply(self, gradients, variables=None):
+        self.kept = dict(zip([v.path for v in variables], gradients, strict=True))
 
 
 @pytest.mark.parametrize("features", FEATURES)
-def test_recommender_has_the_gradients_of_a_plain_tape(features, data):  # noqa: F811
-    model, train = recommender(data, FEATURES[features])
-    empty = np.flatnonzero(np.diff(data.tables["feed"]["words"]["offsets"])[data.train["feed"]] == 0)[:2]
-    rows = tf.constant([3, 1, 4, 1, 5, 9, *empty], tf.int32)
-    labels, found, ids, place = tf.function(model.look_up)(train, rows)
-    loss, to_rows, to_weights = tf.function(model.gradients, jit_compile=True)(labels, found)
-    wanted_loss, to_table, wanted_to_weights = by_a_plain_tape(model, train, rows)
-    np.testing.assert_allclose(loss, wanted_loss, rtol=1e-5)
-    for one, wanted in zip(to_weights, wanted_to_weights):
-        np.testing.assert_allclose(one, wanted, atol=1e-5)
-    real = ids.numpy()[ids.numpy() < len(to_table)]
-    assert len(set(real)) == len(real) and len(ids) % SHORTEST == 0
-    sums = tf.math.unsorted_segment_sum(to_rows, place, tf.size(ids))[: len(real)]
-    np.testing.assert_allclose(sums, to_table.numpy()[real], atol=1e-5)
-    assert not np.delete(to_table.numpy(), real, axis=0).any()
+def test_a_step_has_the_gradients_of_a_plain_tape(features):
+    data = data_of(*FEATURES[features])
+    model = compiled(recommender(data), Keeps(), jit_compile=False, run_eagerly=True)
+    rows = np.array([3, 1, 4, 1, 5, 9, 2, 2])
+    columns = {name: column[rows] for name, column in rows_of_numpy(data, model).items()}
+    labels = {task: data.train[task][rows].astype(np.float32) for task in ("like", "forward")}
+    logs = model.train_step((model.embedding.look_up(columns), labels))
+    loss, wanted = by_a_plain_tape(model, data, rows)
+    assert float(logs["loss"]) == pytest.approx(float(loss), rel=1e-5)
+    for variable, gradient in zip(model.trainable_variables, wanted, strict=True):
+        if gradient is None:  # nothing is embedded
+            assert variable.path not in model.optimizer.kept
+        else:
+            kept = tf.convert_to_tensor(model.optimizer.kept[variable.path])
+            np.testing.assert_allclose(kept, gradient, atol=1e-5)
 
 
-def test_recommender_looks_the_next_batch_up_and_learns_from_this_one(data):  # noqa: F811
-    """Three steps in one call are three steps one by one."""
-    order, rates = np.random.default_rng(2).integers(0, N_ROWS, (3, 7)).astype(np.int32), tf.constant([0.1, 0.01, 0.1])
-    after = []
-    for calls in ([order], [order[:1], order[1:2], order[2:]]):
-        keras.utils.set_random_seed(0)
-        model, train = recommender(data, FEATURES["everything"])
-        step = 0
-        for part in calls:
-            model.train(train, tf.constant(part), rates[step : step + len(part)])
-            step += len(part)
-        after.append([variable.numpy() for variable in model.variables()])
-    assert after[0][3] == 3
-    for one, other in zip(*after):
-        np.testing.assert_allclose(one, other, atol=1e-6)
-    last = tf.constant(order[2])
-    before = model.row_adam.table.numpy()
-    model.train(train, tf.constant(order[2:]), rates[:1])
-    moved = np.flatnonzero((model.row_adam.table.numpy() != before).any(axis=1))
-    assert set(moved) <= set(model.embed.look_up({name: tf.gather(train[name], last) for name in model.columns})["places"].numpy())
+def fitted(data, epochs=2, size=8, optimizer=None, regularizer=None, callbacks=(), **options):
+    model = compiled(recommender(data, regularizer), optimizer or LazyAdam(0.05), **options)
+    batches = model.batches(data.train, ["like", "forward"], size, seed=3)
+    history = model.fit(
+        batches, epochs=epochs, callbacks=list(callbacks), shuffle=False, verbose=0
+    )
+    return model, history.history
+
+
+def test_fit_compiled_is_fit_step_by_step_in_python():
+    data = data_of()
+    fast, _ = fitted(data)
+    slow, _ = fitted(data, jit_compile=False, run_eagerly=True, steps_per_execution=1)
+    for ours, wanted in zip(fast.trainable_variables, slow.trainable_variables, strict=True):
+        np.testing.assert_allclose(ours, wanted, atol=1e-5)
+
+
+def test_a_step_is_traced_once_and_compiled_for_few_shapes():
+    """What is filled up keeps the shapes of an epoch's batches to very few."""
+    traced = []
+    data = data_of(n_rows=3000)
+
+    class Counted(Recommender):
+        def train_step(self, batch):
+            traced.append(1)
+            return super().train_step(batch)
+
+    plain = recommender(data)
+    model = compiled(Counted(plain.embedding, plain.network), LazyAdam())
+    batches = model.batches(data.train, ["like", "forward"], 100, seed=0)
+    shapes = {tuple(map(tuple, (t.shape for t in tf.nest.flatten(batch)))) for batch in batches}
+    model.fit(batches, epochs=3, shuffle=False, verbose=0)
+    assert len(traced) <= 2  # once for the first shapes, once for any
+    assert len(shapes) == 1
+
+
+def test_metrics_regularizers_and_any_optimizer_count_as_in_any_keras_model():
+    data = data_of()
+    still = {"epochs": 1, "optimizer": keras.optimizers.SGD(0.0)}
+    model, history = fitted(data, **still)
+    still["optimizer"] = keras.optimizers.SGD(0.0)
+    _, regularized = fitted(data, regularizer=keras.regularizers.L2(0.5), **still)
+    penalty = 0.5 * float(tf.reduce_sum(model.network.get_layer("hidden").kernel ** 2))
+    assert penalty > 0.5
+    assert regularized["loss"][0] == pytest.approx(history["loss"][0] + penalty, rel=1e-4)
+    options = {"metrics": {"like": [keras.metrics.AUC(from_logits=True, name="auc")]}}
+    _, logs = fitted(data, epochs=30, optimizer=keras.optimizers.Adam(0.05), **options)
+    assert logs["like_auc"][-1] > 0.9
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.05, 1, 0.5)
+    stopping = keras.callbacks.EarlyStopping("loss", patience=2, min_delta=1e-3)
+    _, logs = fitted(data, 50, optimizer=LazyAdam(schedule), callbacks=[stopping])
+    assert 3 <= len(logs["loss"]) < 20  # with a rate that fades nothing is gained any more
+
+
+@pytest.mark.parametrize("n, size", [(10, 3), (9, 3), (7, 7), (5, 1), (4, 100), (1, 1)])
+def test_every_row_comes_once_and_all_batches_have_one_size(n, size):
+    data = data_of("price", n_rows=n)
+    data.train["price"] = np.arange(n, dtype=np.float32)
+    model = compiled(recommender(data), LazyAdam())
+    orders = []
+    for _ in range(2):
+        batches = list(model.batches(data.train, ["like"], size, seed=0))
+        orders.append([batch["dense"]["parts"][0].numpy()[:, 0] for batch, _ in batches])
+        model.optimizer.iterations.assign(len(batches))
+    order = np.concatenate(orders[0])
+    assert {len(batch) for batch in orders[0]} == {min(size, n)}
+    assert sorted(order[:n]) == list(range(n))
+    assert len(order) - n < min(size, n)
+    assert n < 4 or not np.array_equal(order, np.concatenate(orders[1]))
+
+
+def test_a_run_that_begins_amid_an_epoch_takes_the_batches_that_are_left():
+    data = data_of("price", n_rows=40)
+    model = compiled(recommender(data), LazyAdam())
+    batches = model.batches(data.train, ["like"], 10, seed=1)
+    prices = [batch["dense"]["parts"][0].numpy() for batch, _ in batches]
+    model.optimizer.iterations.assign(3)
+    rest = [batch["dense"]["parts"][0].numpy() for batch, _ in batches]
+    np.testing.assert_array_equal(rest, prices[3:])
+
+
+def test_logits_of_all_rows_are_those_of_each_row():
+    data = data_of()
+    model = recommender(data)
+    found = model.logits(data.train)
+    wanted = model(model.embedding.look_up(rows_of(data, model.embedding)))
+    for task in ("like", "forward"):
+        assert found[task].shape == (N_ROWS,)
+        np.testing.assert_allclose(found[task], wanted[task][:, 0], atol=1e-6)
+
+
+def test_renewed_embeddings_are_drawn_anew_and_the_network_stays():
+    model, _ = fitted(data_of())
+    table, *weights = [variable.numpy() for variable in model.trainable_variables]
+    model.renew_embeddings(1)
+    anew, *same = [variable.numpy() for variable in model.trainable_variables]
+    assert anew.std() == pytest.approx(0.01, rel=0.2)
+    assert not np.array_equal(table, anew)
+    for before, after in zip(weights, same, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_leaves_out_its_share_anew_at_each_step_and_keeps_the_mean(rate):
+    keras.utils.set_random_seed(0)
+    layer = Dropout(rate)
+    ones = tf.ones((199, 63))  # an odd number of bits
+    step = tf.function(lambda x: layer(x, training=True), jit_compile=True)
+    steps = np.stack([step(ones).numpy() for _ in range(40)])  # (steps, rows, units)
+    kept = steps > 0
+    n = steps.size
+    np.testing.assert_allclose(np.unique(steps), [0, 1 / (1 - rate)], rtol=1e-6)
+    spread = np.sqrt(rate * (1 - rate))
+    assert abs(kept.mean() - (1 - rate)) < 4 * spread / np.sqrt(n)
+    for axis in range(3):  # no step, row or unit is favoured
+        others = tuple(i for i in range(3) if i != axis)
+        wanted = spread / np.sqrt(n / kept.shape[axis])
+        assert kept.mean(axis=others).std() == pytest.approx(wanted, rel=0.35)
+    neighbours = [
+        (kept[:-1], kept[1:]),
+        (kept[:, :-1], kept[:, 1:]),
+        (kept[:, :, :-1], kept[:, :, 1:]),
+        (kept[:, :99], kept[:, 99:198]),
+    ]
+    for left, right in neighbours:
+        assert abs(np.corrcoef(left.ravel(), right.ravel())[0, 1]) < 4 / np.sqrt(left.size)
+    np.testing.assert_array_equal(layer(ones, training=False), ones)

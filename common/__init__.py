@@ -1,0 +1,13 @@
+"""What the scripts share. It settles, before anyone imports Keras, what would change results."""
+
+import os
+import sys
+
+if "keras" not in sys.modules:
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ["KERAS_HOME"] = os.devnull  # or ~/.keras/keras.json could change the float type
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+elif sys.modules["keras"].config.backend() != "tensorflow":
+    raise ImportError(
+        "keras was imported with another backend: set KERAS_BACKEND=tensorflow before importing it."
+    )

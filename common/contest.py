@@ -1,0 +1,221 @@
+"""The contest's files as checked arrays."""
+
+import csv
+import io
+import reprlib
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import nullcontext
+from functools import partial
+
+from common.columns import (
+    ACTIONS,
+    FEED_EMBEDDINGS,
+    FEED_IDS,
+    KEYWORD_LISTS,
+    TAG_LISTS,
+    TEST,
+    USER_ACTION,
+)
+from common.command import InputError, bar
+from common.csvs import LARGEST_ID, MISSING, read_columns, read_header
+from common.source import unpacking
+
+import numpy as np
+
+TESTS = ("test_a", "test_b")
+LAST_DAY = 999
+MIN_WEIGHT = 0.1  # items of a machine list that the machine believes less are left out
+
+
+def read_source(source, report):
+    """All that is used of the CSVs: {"place", "note", "log", "tests", "feeds", "truth"}.
+
+    With "embeddings", (feed ids, float32 (n, 512)), where the file is there. truth: {action: true
+    probability (rows,)} of the synthetic stand-in. Raises InputError.
+    """
+    name = "feed_embeddings.csv"
+    with (
+        ThreadPoolExecutor(1) as aside,  # ends when the file is closed
+        source.open(name) if source.has(name) else nullcontext() as file,
+    ):
+        embeddings = file and aside.submit(read_embeddings, file, source.path / name)
+        note = source.note()
+        made_up = (
+            " -- SYNTHETIC: results on it say nothing of people" if note.get("synthetic") else ""
+        )
+        report.say(f"{source.path}: {note['name']}{made_up}")
+        raw = {"place": source.path, "note": note}
+        raw["log"] = read_log(source, report)
+        raw["tests"] = {
+            test: read_rows(source, f"{test}.csv", TEST)
+            for test in TESTS
+            if source.has(f"{test}.csv")
+        }
+        for test, rows in raw["tests"].items():
+            report(f"{test}.csv", f"{len(rows['userid']):,} rows")
+        raw["feeds"] = read_feeds(source)
+        report("feed_info.csv", f"{len(raw['feeds']['feedid']):,} feeds")
+        if embeddings:
+            with bar(f"reading {name}", size=source.size(name)) as done:
+                while not wait([embeddings], timeout=0.1).done:
+                    done.update(file.tell() - done.n)
+            raw["embeddings"] = embeddings.result()
+            report(name, "{:,} feeds, {} numbers each".format(*raw["embeddings"][1].shape))
+    raw["truth"] = read_truth(source, raw["note"], raw["log"], report)
+    return raw
+
+
+def read_log(source, report):
+    """{column: array} of user_action.csv; columns of actions and `play` may be absent."""
+    name = "user_action.csv"
+    log = read_rows(source, name, [column for column in USER_ACTION if column != "stay"])
+    if not any(action in log for action in ACTIONS):
+        raise InputError(f"{source.path / name} has no column of {', '.join(ACTIONS)}: restore it.")
+    days = log["date_"]
+    absent = [column for column in (*ACTIONS, "play") if column not in log]
+    without = f"; without {', '.join(absent)}" if absent else ""
+    report(name, f"{len(days):,} rows, days {days.min()}..{days.max()}{without}")
+    return log
+
+
+def read_rows(source, name, columns):
+    """{column: array} of an action or test file."""
+    within = dict.fromkeys(columns, (0, LARGEST_ID)) | {"date_": (1, LAST_DAY)}
+    within |= dict.fromkeys(ACTIONS, (0, 1))
+    return read_columns(source, name, columns, optional=(*ACTIONS, "play"), within=within)
+
+
+def read_feeds(source):
+    """{column: array} of feed_info.csv, each feed once; a list is (values, lengths)."""
+    name = "feed_info.csv"
+    lists = (*TAG_LISTS, *KEYWORD_LISTS)
+    within = {"feedid": (0, LARGEST_ID), **dict.fromkeys(FEED_IDS, (MISSING, LARGEST_ID))}
+    columns = (*within, *lists, "videoplayseconds")
+    real = ("videoplayseconds",)
+    info = read_columns(source, name, columns, text=lists, real=real, within=within)
+    again = repeated(info["feedid"])
+    if again is not None:
+        feed = info["feedid"][again]
+        raise InputError(f"{source.line(name, again)}: feed {feed} is listed twice: keep one line.")
+    for column in lists:
+        info[column] = parse_list(info[column], partial(source.line, name), column)
+    return info
+
+
+def repeated(ids):
+    """The first row whose id stands in a row before; None if there is none."""
+    _, first = np.unique(ids, return_index=True)
+    if len(first) == len(ids):
+        return None
+    return int(np.setdiff1d(np.arange(len(ids)), first)[0])
+
+
+def parse_list(strings, line, column):
+    """Items of `81;269;159` or, in a machine list, of `269 0.85;81 0.41`, one string a feed.
+
+    Returns values, int64 (items,), and lengths, int64 (feeds,). Items of a weight under MIN_WEIGHT
+    are left out. line(row): names the place of a string in an error.
+    """
+    values = []
+    owners = []
+    for owner, string in enumerate(bar(f"parsing {column}", strings)):
+        for item in string.split(";") if string else ():
+            word, _, weight = item.strip().partition(" ")
+            try:
+                if not word or (weight and float(weight) < MIN_WEIGHT):
+                    continue
+                value = int(word)
+                if not (word.isdecimal() and value <= LARGEST_ID):
+                    raise ValueError
+            except ValueError:
+                given = reprlib.repr(item)
+                raise InputError(
+                    f"{line(owner)}, column {column}: {given} is no id with or without a weight: "
+                    "mend the line."
+                ) from None
+            values.append(value)
+            owners.append(owner)
+    lengths = np.bincount(np.array(owners, np.int64), minlength=len(strings))
+    return np.array(values, np.int64), lengths
+
+
+def read_embeddings(file, place):
+    """Feed ids, int64 (feeds,), and embeddings, float32 (feeds, 512), of an open file."""
+    with unpacking(place):
+        if tuple(read_header(file, place)) != FEED_EMBEDDINGS:
+            raise InputError(
+                f"{place}: the header must be {','.join(FEED_EMBEDDINGS)}: restore it."
+            )
+        line = 2
+        width = 0
+        ids = []
+        vectors = []
+        while block := file.read(1 << 20) + file.readline():
+            width = width or len(block.partition(b"\n")[0].replace(b",", b" ").split())
+            n_lines = block.rstrip().count(b"\n") + 1
+            numbers = parse_embeddings(block, n_lines, width)
+            if numbers is None:
+                rows = enumerate(block.split(b"\n"))
+                wrong = next((n for n, row in rows if parse_embeddings(row, 1, width) is None), 0)
+                what = f"not an id and {width - 1} finite numbers: get the file again"
+                raise InputError(f"{place}, line {line + wrong}: {what}.")
+            ids.append(numbers[:, 0].astype(np.int64))
+            vectors.append(numbers[:, 1:].astype(np.float32))
+            line += n_lines
+    if not ids:
+        raise InputError(f"{place} has no rows: get the file again, or remove it.")
+    ids = np.concatenate(ids)
+    again = repeated(ids)
+    if again is not None:
+        feed = f"feed {ids[again]} is listed twice"
+        raise InputError(f"{place}, line {again + 2}: {feed}: keep one line.")
+    return ids, np.concatenate(vectors)
+
+
+def parse_embeddings(block, n_lines, width):
+    """float64 (lines, width): the id and the numbers of each line; None if there is anything else.
+
+    pandas reads them as one column, which takes half the time of np.fromstring, and lets other
+    threads run.
+    """
+    import pandas as pd
+
+    text = io.BytesIO(block.translate(bytes.maketrans(b", ", b"\n\n")))
+    options = {"header": None, "names": ["number"], "dtype": np.float64, "na_filter": False}
+    try:
+        numbers = pd.read_csv(text, quoting=csv.QUOTE_NONE, **options)
+        numbers = numbers["number"].to_numpy().reshape(n_lines, width)
+    except ValueError:  # a word that is no number, or too many or too few of them
+        return None
+    ids = numbers[:, 0]
+    right = (np.abs(numbers) <= np.finfo(np.float32).max).all()
+    right = right and ((ids == np.floor(ids)) & (ids >= 0) & (ids <= LARGEST_ID)).all()
+    return numbers if right else None
+
+
+def read_truth(source, note, log, report):
+    """{action: true probability, float32 (rows,)} of the stand-in; {} for other data.
+
+    Rows that were edited or sorted since are told by their labels: where the probabilities P are
+    theirs, the sum of (label - P) and that of (label - P) (P - mean P) are near zero.
+    """
+    name = "true_probability.npy"
+    if not source.has(name):
+        return {}
+    with source.open(name) as file, unpacking(source.path / name):
+        try:
+            table = np.load(file, allow_pickle=False)
+        except ValueError:
+            table = np.zeros((0, 0))
+    actions = note.get("columns", [])
+    fits = table.shape == (len(log["date_"]), len(actions))
+    for action, p in zip(actions, table.T if fits else [], strict=False):
+        p = p.astype(np.float64)
+        variance = p * (1 - p)
+        for weight in (np.ones(len(p)), p - p.mean()):
+            surplus = ((log[action] - p) * weight).sum() if action in log else np.inf
+            fits = fits and abs(surplus) <= 6 * np.sqrt((variance * weight**2).sum())
+    if not fits:
+        report(name, "left out: it does not belong to these rows")
+        return {}
+    return {action: table[:, i] for i, action in enumerate(actions)}

@@ -1,0 +1,161 @@
+"""What the pickles of a `user_data` folder hold, checked once against `user_data/README.md`.
+
+Nothing downstream checks again.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+
+from common.command import InputError
+from common.pickles import FIRST, VERSION, read
+from common.schema import (
+    check_column,
+    check_key,
+    check_meta,
+    check_rows,
+    is_array,
+    is_name,
+    require,
+)
+
+import numpy as np
+
+
+@dataclass
+class Data:
+    """What the pickles of one folder hold.
+
+    meta: the contents of `meta.pkl`. tables: {key: {column: array}}, one row a user, a feed, ...;
+    row 0 is the unknown one. train, valid: {column: array (rows,)} of interactions; a column named
+    like a table is a row number in it. tasks {task: weight in the score}, loss_weights {task:
+    weight in the loss} and features {feature: description} are those that `choose` chose.
+    """
+
+    meta: dict
+    tables: dict
+    train: dict
+    valid: dict
+    folder: Path
+    tasks: dict = field(default_factory=dict)
+    loss_weights: dict = field(default_factory=dict)
+    features: dict = field(default_factory=dict)
+
+    def choose(self, tasks=(), loss_weights=(), features=()):
+        """Choose by names, and weights in the loss in the tasks' order; () for the data's own.
+
+        Raises InputError for what the data lack.
+        """
+        every = self.meta["tasks"] | self.meta.get("more_tasks", {})
+        self.tasks = chosen(tasks or self.meta["tasks"], every, "--tasks", self.folder)
+        described = self.meta["features"]
+        default = [name for name in described if described[name].get("default", True)]
+        self.features = chosen(features or default, described, "--features", self.folder)
+        weights = loss_weights or [1.0] * len(self.tasks)
+        if len(weights) != len(self.tasks):
+            names = ", ".join(self.tasks)
+            raise InputError(f"--task-weights gives {len(weights)} weights for the tasks {names}.")
+        if not any(weights):
+            raise InputError("--task-weights gives no task any weight: give a positive one.")
+        self.loss_weights = dict(zip(self.tasks, weights, strict=True))
+
+    @property
+    def groups(self):
+        """The group of each validation row, within which uAUC ranks; None for no uAUC."""
+        return None if self.meta["group"] is None else self.valid[self.meta["group"]]
+
+    @cached_property
+    def fingerprint(self):
+        """A short hash of all that scores depend on: equal for equal data only."""
+        digest = hashlib.blake2b(digest_size=8)
+
+        def add(name, value):
+            digest.update(name.encode())
+            if isinstance(value, dict):
+                for key in sorted(value):
+                    add(key, value[key])
+            elif isinstance(value, np.ndarray):
+                digest.update(f"{value.dtype} {value.shape}".encode())
+                digest.update(np.ascontiguousarray(value).view(np.uint8).reshape(-1))
+            else:
+                digest.update(repr(value).encode())
+
+        add("tables", self.tables)
+        add("train", self.train)
+        add("valid", self.valid)
+        add("meta", {key: self.meta[key] for key in ("features", "group", "vocabularies")})
+        return digest.hexdigest()
+
+    def log_odds(self, task):
+        """Log odds of `task` over the training rows, half a row added to each class."""
+        labels = self.train[task]
+        positives = float(labels.sum(dtype=np.float64))
+        return math.log((positives + 0.5) / (len(labels) - positives + 0.5))
+
+    def vocabulary(self, name):
+        """The raw ids of a vocabulary, int64, sorted; None where no file has them. InputError."""
+        path = self.folder / "vocabularies.pkl"
+        if not path.exists() or name not in self.meta["vocabularies"]:
+            return None
+        known = stamped(path, self.meta["stamp"]).get(name)
+        size = self.meta["vocabularies"][name] - FIRST
+        right = is_array(known, "iu", (size,)) and (np.diff(known) > 0).all()
+        require(right, f"{path}: {name!r:.40} must hold {size} whole numbers in ascending order")
+        return known.astype(np.int64, copy=False)
+
+    def test(self, name):
+        """The rows of NAME.pkl, checked as training rows are, but for labels; None without it."""
+        path = self.folder / f"{name}.pkl"
+        if not path.exists():
+            return None
+        rows = stamped(path, self.meta["stamp"])
+        check_rows(rows, self, path, labelled=False)
+        return rows
+
+
+def chosen(names, known, flag, folder):
+    """{name: what is known of it} of the names. Raises InputError for one that is not known."""
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
+            raise InputError(f"{flag} {name} is not in {folder}: {remedy}")
+    return {name: known[name] for name in names}
+
+
+def stamped(path, stamp):
+    """The dict pickled in `path`, without its stamp, which must be that of meta.pkl. InputError."""
+    content = read(path)
+    require(isinstance(content, dict) and all(map(is_name, content)), f"{path} is no dict of names")
+    if content.pop("stamp", None) != stamp:
+        raise InputError(
+            f"{path} and meta.pkl are of different runs: write all files of a run anew."
+        )
+    return content
+
+
+def load(folder):
+    """The Data in `folder`. Raises InputError where it does not keep the contract."""
+    folder = Path(folder)
+    meta = read(folder / "meta.pkl")
+    if not isinstance(meta, dict) or meta.get("version") != VERSION:
+        raise InputError(
+            f"{folder}/meta.pkl is of another version than {VERSION}: run `python get_data.py` "
+            "again, or write your own by user_data/README.md."
+        )
+    check_meta(meta, folder / "meta.pkl")
+    tables = {key: stamped(folder / f"{key}.pkl", meta["stamp"]) for key in meta["tables"]}
+    splits = [stamped(folder / f"{name}.pkl", meta["stamp"]) for name in ("train", "valid")]
+    data = Data(meta, tables, *splits, folder)
+    for key, table in tables.items():
+        check_key(table, folder / f"{key}.pkl")
+    for name, feature in meta["features"].items():
+        if feature["table"] is not None:
+            check_column(data, name, feature)
+    data.choose()
+    for name, rows in zip(("train", "valid"), splits, strict=True):
+        check_rows(rows, data, folder / f"{name}.pkl", labelled=True)
+    return data

@@ -1,0 +1,212 @@
+"""The one reader of CSVs: columns by name, checked, of one type, or one sentence."""
+
+import csv
+import io
+import re
+import reprlib
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from common.columns import FEED_IDS
+from common.command import InputError, bar
+from common.source import Source, unpacking
+
+import numpy as np
+
+__all__ = ["LARGEST_ID", "MISSING", "Source", "read_columns", "read_header"]
+
+LARGEST_ID = 2**31 - 1
+MISSING = -1  # an id that the CSV leaves empty
+CHUNK = 1 << 18  # rows read at a time
+NO_SEPARATORS = bytes(set(range(256)) - set(b',\n"'))
+
+
+def read_columns(source, name, columns, optional=(), text=(), real=(), within=None):
+    """{column: array} of a CSV: int64, float64 for the columns in `real`, strings for `text`.
+
+    An empty id of FEED_IDS is MISSING, an empty real NaN, an empty string "". Columns in `optional`
+    may be absent. within: {column: (low, high)} for whole numbers that have bounds; they are uint8
+    or int32, whichever holds them. Raises InputError naming file, row and column.
+    """
+    import pandas as pd
+
+    place = source.path / name
+    with source.open(name) as file, unpacking(place):
+        header = read_header(file, place)
+    columns = present(columns, header, optional, place)
+    reader = Reader(source, name, header, columns, text, real, within or {})
+    try:
+        found, suspect = reader.read()
+        if suspect:
+            reader.refuse_bad_rows()
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        if "Calling read" in str(error):  # what pandas may make of a Ctrl-C that comes meanwhile
+            raise KeyboardInterrupt from None
+        reader.refuse_bad_rows()
+        reason = str(error).strip()
+        raise InputError(f"{place} cannot be parsed ({reason}): get the file again.") from None
+    except (ValueError, OverflowError):  # a value that is not what its column holds: look for it
+        reader.refuse_bad_rows()
+        found, _ = reader.read(strictly=True)
+    if not len(found[columns[0]]):
+        raise InputError(f"{place} has no rows: get the file again.")
+    return {name: array.tolist() if name in text else array for name, array in found.items()}
+
+
+def present(columns, header, optional, place):
+    """Those of the columns that the header has. Raises InputError for lost and misspelt ones."""
+    absent = [column for column in columns if column not in header]
+    extra = {name.lower(): name for name in header if name not in columns}
+    for column in absent:
+        near = get_close_matches(column, extra, n=1, cutoff=0.8)
+        if near:
+            name = reprlib.repr(extra[near[0]])
+            raise InputError(f"{place}: column {name} of the header is nearly {column}: rename it.")
+        if column not in optional:
+            raise InputError(f"{place}: column {column} is missing from the header: restore it.")
+    return [column for column in columns if column in header]
+
+
+def read_header(file, place):
+    """The names in the first line of a CSV, without blanks and quotes. Raises InputError."""
+    line = re.split("[\r\n]", file.readline(1 << 20).decode("utf-8-sig", "replace"))[0]
+    header = [name.strip(' "\t') for name in next(csv.reader([line], skipinitialspace=True), [])]
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in line:
+            raise InputError(f"{place} has {name} between its columns: save it with commas.")
+    twice = [name for name in header if name and header.count(name) > 1]
+    if twice:
+        raise InputError(f"{place}: column {reprlib.repr(twice[0])} stands twice: remove one.")
+    return [name or f"column {number} without a name" for number, name in enumerate(header, 1)]
+
+
+@dataclass
+class Reader:
+    """A reading of a CSV by pandas, a chunk at a time, so that little is wider than it must be."""
+
+    source: Source
+    name: str
+    header: list
+    columns: list
+    text: tuple
+    real: tuple
+    within: dict
+
+    def read(self, strictly=False):
+        """({column: array}, whether rows may be bad). Raises ValueError, strictly InputError."""
+        import pandas as pd
+
+        may_be_empty = (*self.real, *(c for c in FEED_IDS if c in self.within))
+        kinds = {
+            column: np.float64 if column in may_be_empty else np.int64 for column in self.columns
+        }
+        kinds |= {column: str for column in self.columns if strictly or column in self.text}
+        options = {"header": 0, "names": self.header, "usecols": self.columns, "index_col": False}
+        options |= {"encoding": "utf-8-sig", "encoding_errors": "replace", "chunksize": CHUNK}
+        parts = {column: [] for column in self.columns}
+        size = self.source.size(self.name)
+        place = self.source.path / self.name
+        with self.source.open(self.name) as file, bar(f"reading {self.name}", size=size) as done:
+            watched = Watched(file, done, len(self.header))
+            with unpacking(place), pd.read_csv(watched, dtype=kinds, **options) as chunks:
+                for chunk in chunks:
+                    for column in self.columns:
+                        parts[column].append(self.checked(chunk[column], column, strictly))
+        return {c: np.concatenate(parts.pop(c)) for c in self.columns}, watched.suspect
+
+    def checked(self, values, column, strictly):
+        """A chunk's column as an array. Raises ValueError for a wrong value, strictly InputError."""
+        if column in self.text:
+            return values.fillna("").to_numpy(object)
+        if strictly:
+            values = self.numbers(values, column)
+        elif column in FEED_IDS:
+            values = values.fillna(MISSING)
+        return narrowed(values.to_numpy(), self.within.get(column))
+
+    def numbers(self, words, column):
+        """The numbers of a column of words such as 5, 5.0 or, where that is allowed, nothing.
+
+        Raises InputError for the first that is none or not within its bounds.
+        """
+        import pandas as pd
+
+        real = column in self.real
+        numbers = pd.to_numeric(words, errors="coerce").astype(np.float64)
+        empty = words.isna()
+        low, high = self.within.get(column, (-(2.0**62), 2.0**62))
+        right = np.isfinite(numbers)
+        if not real:
+            right &= (numbers == np.floor(numbers)) & numbers.between(low, high)
+        if real or column in FEED_IDS:
+            right |= empty
+        if not right.all():
+            row = right.idxmin()
+            given = "nothing" if empty[row] else reprlib.repr(words[row])
+            expected = "a number" if real else "a whole number"
+            if column in self.within:
+                expected += f" in {low}..{high}"
+            line = self.source.line(self.name, row)
+            raise InputError(f"{line}, column {column}: {given} is not {expected}: mend the line.")
+        return numbers if real else numbers.fillna(MISSING).astype(np.int64)
+
+    def refuse_bad_rows(self):
+        """Raise InputError for a row that is too long, or whose field goes on over the next line.
+
+        pandas drops the last fields of a long row, and takes rows into a field whose quote is not
+        closed.
+        """
+        place = self.source.path / self.name
+        width = len(self.header)
+        with self.source.open(self.name) as file, unpacking(place):
+            rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", "replace", newline=""))
+            try:
+                for row in rows:
+                    line = f"{place}, line {rows.line_num}"
+                    if any("\n" in field for field in row):
+                        raise InputError(f"{line}: a quote is not closed before it: mend the line.")
+                    if len(row) > width and any(row[width:]):
+                        n = f"{len(row)} fields and the header {width}"
+                        raise InputError(f"{line}: it has {n}: mend or remove the line.")
+            except csv.Error as error:
+                line = f"{place}, line {rows.line_num}"
+                raise InputError(f"{line} cannot be parsed ({error}): mend the line.") from None
+
+
+class Watched:
+    """A binary file whose reads move a bar; `suspect` if a line lacks fields or holds a quote.
+
+    It has no read1, which pandas would prefer to read and which would pass the bar by.
+    """
+
+    def __init__(self, file, done, width):
+        self.file = file
+        self.done = done
+        self.suspect = False
+        self.line = b"," * (width - 1) + b"\n"  # the separators of a line
+        self.begun = b""  # those of the line that is not read to its end
+
+    def read(self, size=-1):
+        block = self.file.read(size)
+        self.done.update(len(block))
+        separators = self.begun + block.translate(None, NO_SEPARATORS)
+        lines = len(separators) // len(self.line)
+        self.suspect = self.suspect or not (self.line * (lines + 1)).startswith(separators)
+        self.begun = separators[lines * len(self.line) :]
+        return block
+
+    def __iter__(self):  # pandas asks for it, and does not use it
+        return iter(self.file)
+
+
+def narrowed(values, bounds):
+    """A column as uint8 or int32 if it has bounds. Raises ValueError for what is outside."""
+    if bounds is None:
+        if np.isinf(values).any():
+            raise ValueError
+        return values
+    low, high = bounds
+    narrow = values.astype(np.uint8 if high < 256 else np.int32)
+    if ((values != narrow) | (values < low) | (values > high)).any():
+        raise ValueError
+    return narrow

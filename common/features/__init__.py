@@ -1,0 +1,46 @@
+"""The groups of features that get_data.py makes, a room each: a module with `features(past, made)`.
+
+past: what was logged up to the validation day (`common.features.past.Past`). made: {name: Feature}
+of the groups before, for those that build on others. It gives {name: Feature}, nothing where the
+data lack what the group needs. A module's `ABOUT` is its line in the report.
+
+A new group is a module here, its name in GROUPS, a paragraph in user_data/README.md and a test.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+
+import numpy as np
+
+GROUPS = ("content", "cooccurrence", "history", "watch_time", "taste")  # later ones read earlier
+
+
+@dataclass
+class Feature:
+    """A column, and what meta.pkl says of it; user_data/README.md explains the kinds."""
+
+    kind: str  # "id", "list", "dense" or "dot"
+    table: str | None  # "user", "feed", or None for a column of the interactions
+    values: object = None  # the table's column; get_data.py encodes those of the interactions
+    vocabulary: str | None = None  # of an id or a list
+    known: np.ndarray | None = None  # raw ids of that vocabulary
+    daily: bool | None = None  # of a dense or dot feature: one block of rows a day
+    partner: str | None = None  # of a dot: the dense feature that it is multiplied with
+    columns: tuple = ()  # the names of a dense feature's numbers, or of a dot's vectors
+    default: bool = True  # whether it is used where --features does not name it
+
+    def description(self):
+        """What meta.pkl says of it."""
+        about = {"kind": self.kind, "table": self.table}
+        optional = {"vocabulary": self.vocabulary, "daily": self.daily, "with": self.partner}
+        about |= {key: value for key, value in optional.items() if value is not None}
+        if self.columns:
+            about["columns"] = list(self.columns)
+        if not self.default:
+            about["default"] = False
+        return about
+
+
+def groups():
+    """The modules of GROUPS, in that order."""
+    return [import_module(f"common.features.{name}") for name in GROUPS]

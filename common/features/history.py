@@ -1,0 +1,53 @@
+"""How often users act, and how often feeds and authors are acted on, before each day.
+
+For each action the log of a lift, 0 being what was to be expected, then log(1 + rows) / 10. A
+user's smoothed rate is compared with everyone's rate; the positives of a feed or an author with the
+sum of its viewers' smoothed rates, since who happened to see a feed says more than the feed.
+"""
+
+from common.command import bar
+from common.features import Feature
+from common.features.past import RunningSums, smoothed_rates
+
+import numpy as np
+
+ABOUT = "rates and counts of users, feeds and authors over strictly earlier days"
+SHRINKAGE = 2  # positives and expected positives are both counted as if this many more were seen
+
+
+def features(past, made):
+    actions = list(past.labels)
+    sizes = {"user": past.n_users, "feed": past.n_feeds, "author": len(past.authors)}
+    shape = (past.n_days + 1, len(actions) + 1)
+    tables = {
+        name: np.zeros((shape[0], size, shape[1]), np.float16) for name, size in sizes.items()
+    }
+    users = RunningSums(past, "user")
+    feeds = RunningSums(past, "feed")
+    by_author = past.author_sums
+    for today in bar("history by day", range(1, past.n_days + 1)):
+        users.add(today - 1)
+        feeds.add(today - 1)
+        p, rate = smoothed_rates(users.positives, users.rows)
+        expected = past.sum_over_viewers(today, rate)  # (feeds, actions)
+        tables["user"][today, :, :-1] = np.log(rate / p)
+        tables["feed"][today, :, :-1] = log_lifts(feeds.positives, expected)
+        tables["author"][today, :, :-1] = log_lifts(
+            by_author @ feeds.positives, by_author @ expected
+        )
+        tables["user"][today, :, -1] = np.log1p(users.rows) / 10
+        tables["feed"][today, :, -1] = np.log1p(feeds.rows) / 10
+        tables["author"][today, :, -1] = np.log1p(by_author @ feeds.rows) / 10
+    about = {"kind": "dense", "daily": True, "columns": (*actions, "rows")}
+    return {
+        "user_history": Feature(table="user", values=tables["user"], **about),
+        "feed_history": Feature(table="feed", values=tables["feed"], **about),
+        "author_history": Feature(
+            table="feed", values=past.spread_to_feeds(tables["author"]), **about
+        ),
+    }
+
+
+def log_lifts(positives, expected, m=SHRINKAGE):
+    """log((positives + m) / (expected + m)): little evidence is drawn to 0."""
+    return np.log((positives + m) / (expected + m))

@@ -1,0 +1,212 @@
+"""Reads pickles of plain values and NumPy arrays, from anyone, without running what they hold.
+
+A pickle is a program. Here its opcodes are few, what it may call are the four functions below, keys
+of dicts are plain, and no more is allocated than the file is long.
+"""
+
+import os
+import pickle
+import re
+from typing import ClassVar
+
+import numpy as np
+
+DEEPEST = 20  # containers within containers
+PLAIN = re.compile(r"[biuf][1248]|[SU][0-9]{1,4}")  # dtypes of numbers, flags and short texts
+OPCODES = (
+    "PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 "
+    "BINFLOAT SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 "
+    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS "
+    "MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD"
+).split()
+
+
+class Refused(pickle.UnpicklingError):
+    """What a pickle holds is not accepted; its text names it."""
+
+
+class Allowed:
+    """A function that a pickle may call, and may do nothing else with."""
+
+    def __init__(self, function):
+        self.function = function
+
+
+class Dtype:
+    """A dtype in the making: its byte order comes after it."""
+
+    def __init__(self, name, align=False, copy=True):
+        if not (isinstance(name, str) and PLAIN.fullmatch(name)):
+            raise Refused(f"arrays of {name!r:.40}")
+        self.dtype = np.dtype(name)
+
+    def build(self, state):
+        order, subdtype, names, fields = state[1:5]
+        if order not in ("<", ">", "|", "=") or (subdtype, names, fields) != (None, None, None):
+            raise Refused("arrays of records")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class Array:
+    """An array in the making: its content comes after it."""
+
+    def __init__(self, kind, shape, typecode):
+        self.array = None
+
+    def build(self, state):
+        _, shape, dtype, is_fortran, data = state
+        self.array = from_buffer(data, dtype, shape, "F" if is_fortran else "C").array
+
+
+def from_buffer(data, dtype, shape, order="C", axis_order=None):
+    """The array of these bytes, as `numpy._core.numeric._frombuffer` makes it."""
+    if not (isinstance(dtype, Dtype) and isinstance(data, bytes | bytearray)):
+        raise Refused("an array without bytes or dtype")
+    result = Array(None, None, None)
+    flat = np.frombuffer(data, dtype.dtype)
+    if axis_order is None:
+        result.array = flat.reshape(shape, order=order)
+    else:
+        result.array = flat.reshape(shape).transpose(axis_order)
+    return result
+
+
+def scalar(dtype, data):
+    """The NumPy scalar of these bytes."""
+    return from_buffer(data, dtype, ()).array[()]
+
+
+def encode(text, encoding):
+    """How protocol 2 writes bytes."""
+    if encoding != "latin1":
+        raise Refused("text in another encoding")
+    return text.encode("latin1")
+
+
+def empty_bytes():
+    """How protocol 2 writes no bytes."""
+    return b""
+
+
+class Bounded:
+    """A file from which no more can be asked for than it holds."""
+
+    def __init__(self, file):
+        self.file = file
+        self.size = os.fstat(file.fileno()).st_size
+
+    def check(self, n):
+        if n > self.size:
+            raise EOFError
+
+    def read(self, n):
+        self.check(n)
+        return self.file.read(n)
+
+    def readinto(self, buffer):
+        return self.file.readinto(buffer)
+
+    def readline(self):
+        return self.file.readline(1000)
+
+
+class Unpickler(pickle._Unpickler):
+    """Python's own unpickler, in Python, with less to do."""
+
+    dispatch: ClassVar = {
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
+        for name in OPCODES
+    }
+
+    def __init__(self, file):
+        self.bounded = Bounded(file)
+        super().__init__(self.bounded)
+
+    def find_class(self, module, name):
+        core = module.replace("numpy.core", "numpy._core")
+        functions = {
+            ("numpy", "dtype"): Dtype,
+            ("numpy._core.multiarray", "_reconstruct"): Array,
+            ("numpy._core.numeric", "_frombuffer"): from_buffer,
+            ("numpy._core.multiarray", "scalar"): scalar,
+            ("_codecs", "encode"): encode,
+            ("__builtin__", "bytes"): empty_bytes,
+        }
+        if (core, name) == ("numpy", "ndarray"):
+            return None  # what `_reconstruct` is told to make
+        if (core, name) not in functions:
+            raise Refused(f"{module + '.' + name!r:.60}")
+        return Allowed(functions[core, name])
+
+    def load_reduce(self):
+        arguments = self.stack.pop()
+        allowed = self.stack[-1]
+        if not (isinstance(allowed, Allowed) and isinstance(arguments, tuple)):
+            raise Refused("a call of something else")
+        self.stack[-1] = allowed.function(*arguments)
+
+    def load_build(self):
+        state = self.stack.pop()
+        if not (isinstance(self.stack[-1], Dtype | Array) and isinstance(state, tuple)):
+            raise Refused("an object of a class")
+        self.stack[-1].build(state)
+
+    def load_setitem(self):
+        value = self.stack.pop()
+        self.set_items([self.stack.pop(), value])
+
+    def load_setitems(self):
+        self.set_items(self.pop_mark())
+
+    def set_items(self, items):
+        target = self.stack[-1]
+        if not isinstance(target, dict):
+            raise Refused("items of what is no dict")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(key, str | int | float | None):
+                raise Refused("a key that is no text or number")
+            target[key] = value
+
+    def load_appends(self):
+        items = self.pop_mark()
+        if not isinstance(self.stack[-1], list):
+            raise Refused("items of what is no list")
+        self.stack[-1].extend(items)
+
+    def load_append(self):
+        value = self.stack.pop()
+        if not isinstance(self.stack[-1], list):
+            raise Refused("items of what is no list")
+        self.stack[-1].append(value)
+
+    def load_bytearray8(self):
+        size = int.from_bytes(self.read(8), "little")
+        self.bounded.check(size)
+        content = bytearray(size)
+        self.readinto(content)
+        self.append(content)
+
+    for name in ("REDUCE", "BUILD", "SETITEM", "SETITEMS", "APPEND", "APPENDS", "BYTEARRAY8"):
+        dispatch[getattr(pickle, name)[0]] = locals()[f"load_{name.lower()}"]
+
+
+def plain(value, depth=0):
+    """The value with finished arrays in place of those in the making. Raises Refused."""
+    if depth > DEEPEST:
+        raise Refused("containers within containers")
+    if isinstance(value, Array):
+        if value.array is None:
+            raise Refused("an array without content")
+        return value.array
+    if isinstance(value, dict):
+        return {key: plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(item, depth + 1) for item in value)
+    if isinstance(value, Allowed | Dtype):
+        raise Refused("a function")
+    return value
+
+
+def load(file):
+    """The object pickled in an open file. Raises Refused, or nearly anything if it is damaged."""
+    return plain(Unpickler(file).load())

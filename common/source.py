@@ -1,0 +1,113 @@
+"""A folder or a zip of CSVs: which files it has, and what is wrong with it, in one sentence."""
+
+import csv
+import io
+import json
+import lzma
+import zipfile
+import zlib
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+from common.command import InputError
+
+DENSEST = 200  # a member of a zip that unpacks to more times its size is no table but a bomb
+MEMBERS = (".csv", ".json", ".npy")  # what a zip may hold for us; a Mac adds other files
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
+@contextmanager
+def unpacking(place):
+    """Refuse, in one sentence, what zipfile cannot unpack."""
+    try:
+        yield
+    except DAMAGED as error:
+        reason = str(error).strip()
+        raise InputError(f"{place} cannot be unpacked ({reason}): download it again.") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise InputError(f"{place} cannot be unpacked ({error}): download it again.") from None
+
+
+class Source:
+    """The CSVs of a folder or of a zip, by name. Raises InputError where there is neither."""
+
+    def __init__(self, path):
+        path = Path(path)
+        if path.is_dir() and not (path / "user_action.csv").exists():
+            inside = [path / "wechat_algo_data1", path / "wechat_algo_data1.zip"]
+            path = next((place for place in inside if place.exists()), path)
+        self.path = path
+        self.zip = None
+        if path.is_file():
+            with unpacking(path):
+                self.zip = zipfile.ZipFile(path)
+            self.members = self.members_of_zip()
+        elif not path.is_dir():
+            raise InputError(f"{path} does not exist: give the folder or zip of user_action.csv.")
+
+    def members_of_zip(self):
+        """{file name: member} of the tables in the zip."""
+        members = {}
+        for member in self.zip.infolist():
+            name = Path(member.filename).name
+            if not name.endswith(MEMBERS) or name.startswith("."):
+                continue
+            if name in members:
+                raise InputError(f"{self.path} holds two files {name}: leave one of them in it.")
+            if member.file_size > DENSEST * max(member.compress_size, 1000):
+                size = f"{member.file_size:,} bytes"
+                raise InputError(f"{self.path}: {name} would unpack to {size}: download it again.")
+            members[name] = member
+        return members
+
+    def has(self, name):
+        return name in self.members if self.zip else (self.path / name).exists()
+
+    def open(self, name):
+        if not self.has(name):
+            raise InputError(f"{self.path / name} is missing: put it there, or give its folder.")
+        if not self.zip:
+            return open(self.path / name, "rb")
+        with unpacking(f"{self.path}: {name}"):
+            return self.zip.open(self.members[name])
+
+    def size(self, name):
+        """Bytes of the file, unpacked."""
+        return self.members[name].file_size if self.zip else (self.path / name).stat().st_size
+
+    def line(self, name, row):
+        """ "FILE, line N" of a row counted from 0: a blank line is a line, but no row."""
+        with self.open(name) as file:
+            lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", "replace", newline=""))
+            filled = (
+                lines.line_num for fields in lines if len(fields) > 1 or any(map(str.strip, fields))
+            )
+            try:
+                number = next(islice(filled, row + 1, None), row + 2)
+            except csv.Error:  # a field of 128 KiB, say
+                number = row + 2
+        return f"{self.path / name}, line {number}"
+
+    def note(self):
+        """What the maker of a converted or synthetic data set left beside it."""
+        if not self.has("source.json"):
+            return {"name": "WeChat Big Data Challenge 2021"}
+        place = self.path / "source.json"
+        with self.open("source.json") as file, unpacking(place):
+            try:
+                note = json.load(file)
+            except ValueError:
+                note = None
+        if not isinstance(note, dict) or not isinstance(note.get("name"), str):
+            raise InputError(f"{place} is damaged: make the data again, or remove it.")
+        return note

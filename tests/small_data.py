@@ -1,0 +1,102 @@
+"""A Data made by hand, with every kind of feature, for tests of what learns."""
+
+from types import SimpleNamespace
+
+from common.embedding import FeatureEmbedding, LookUp
+
+import numpy as np
+import tensorflow as tf
+
+N_USERS = 7
+N_FEEDS = 11
+N_DAYS = 4
+N_ROWS = 50
+TASKS = ("read_comment", "like", "click_avatar", "forward")
+KINDS = {  # feature: (kind, table, vocabulary or partner)
+    "userid": ("id", "user", "userid"),
+    "author": ("id", "feed", "author"),
+    "device": ("id", None, "device"),
+    "tags": ("list", "feed", "tags"),
+    "words": ("list", "feed", "words"),
+    "machine_tags": ("list", "feed", "tags"),
+    "price": ("dense", None, None),
+    "seconds": ("dense", "feed", None),
+    "content": ("dense", "feed", None),
+    "past": ("dense", "user", None),
+    "taste": ("dot", "user", "content"),
+    "leaning": ("dot", "user", "seconds"),
+}
+
+
+def feature(name):
+    """The description of a feature, as meta.pkl has it."""
+    kind, table, other = KINDS[name]
+    daily = {"daily": name in ("past", "taste")}
+    more = {"id": {}, "list": {}, "dense": daily, "dot": {**daily, "with": other}}[kind]
+    vocabulary = {"vocabulary": other} if kind in ("id", "list") else {}
+    return {"kind": kind, "table": table, **vocabulary, **more}
+
+
+def lists(rng, n, size):
+    """n lists of up to three codes, some of them empty."""
+    lengths = rng.integers(0, 4, n)
+    lengths[:2] = 0
+    values = rng.integers(0, size, lengths.sum()).astype(np.int32)
+    return {"values": values, "offsets": np.concatenate([[0], np.cumsum(lengths)])}
+
+
+def data_of(*names, n_rows=N_ROWS):
+    """A Data whose features are those named, all of KINDS if none is."""
+    rng = np.random.default_rng(0)
+    user = {
+        "key": np.arange(N_USERS),
+        "userid": rng.integers(0, 9, N_USERS),
+        "past": rng.normal(size=(N_DAYS, N_USERS, 2)).astype(np.float16),
+        "taste": rng.normal(size=(N_DAYS, N_USERS, 2, 3)).astype(np.float16),
+        "leaning": rng.normal(size=(N_USERS, 4, 1)),
+    }
+    feed = {
+        "key": np.arange(N_FEEDS),
+        "author": rng.integers(0, 5, N_FEEDS),
+        "tags": lists(rng, N_FEEDS, 6),
+        "words": lists(rng, N_FEEDS, 8),
+        "machine_tags": lists(rng, N_FEEDS, 6),
+        "seconds": rng.normal(size=(N_FEEDS, 1)),
+        "content": rng.normal(size=(N_FEEDS, 3)),
+    }
+    rows = {
+        "user": rng.integers(0, N_USERS, n_rows),
+        "feed": rng.integers(0, N_FEEDS, n_rows),
+        "day": rng.integers(0, N_DAYS, n_rows),
+        "device": rng.integers(0, 3, n_rows),
+        "price": rng.normal(size=n_rows).astype(np.float32),
+    }
+    for i, task in enumerate(TASKS):
+        rows[task] = (np.arange(n_rows) % (i + 3) == 0).astype(np.uint8)
+    features = {name: feature(name) for name in KINDS}
+    sizes = {"userid": 9, "author": 5, "device": 3, "tags": 6, "words": 8}
+    log_odds = {task: float(np.log(1 / (i + 2))) for i, task in enumerate(TASKS)}
+    return SimpleNamespace(
+        meta={"features": features, "vocabularies": sizes},
+        tables={"user": user, "feed": feed},
+        train=rows,
+        valid=rows,
+        groups=rows["user"],
+        features={name: features[name] for name in names or KINDS},
+        tasks=dict.fromkeys(TASKS, 1),
+        loss_weights=dict.fromkeys(TASKS, 1.0),
+        log_odds=log_odds.get,
+        fingerprint="by hand",
+    )
+
+
+def embedded(data, dim=4):
+    """A FeatureEmbedding of the data, its table drawn wide."""
+    layer = FeatureEmbedding(LookUp.of(data), dim)
+    layer.table.assign(np.random.default_rng(1).normal(size=layer.table.shape))
+    return layer
+
+
+def rows_of(data, layer):
+    """What the layer's LookUp takes, of all training rows."""
+    return {name: tf.constant(data.train[name]) for name in layer.look_up.spec["inputs"]}
