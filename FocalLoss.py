@@ -11,12 +11,13 @@ from functools import partial
 
 import deepfm
 from common.callbacks import RenewedEmbeddings, Resume, TrainingLog, tensorboard
-from common.command import parse, setting, user_errors
+from common.command import user_errors
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.recommender import STEPS, LazyAdam, Recommender
 from common.saved import use_saved
 from common.scores import mean_and_spread
+from common.settings import parse, setting
 
 import keras
 from keras import ops

@@ -8,12 +8,14 @@ Interactions, feeds and users stay separate tables; `user_data/README.md` says w
 """
 
 import hashlib
+import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from common import features
 from common.columns import ACTIONS, FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
-from common.command import InputError, Parser, user_errors
+from common.command import InputError, Parser, Report, user_errors
 from common.contest import read_source
 from common.csvs import MISSING, Source
 from common.features.ids import distinct, encode, rows_of
@@ -23,24 +25,6 @@ from common.pickles import FIRST, VERSION, write_all
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-
-
-class Report:
-    """Prints one line a stage: what it is, its seconds if it took any, what was found."""
-
-    def __init__(self, quiet):
-        self.quiet = quiet
-        self.since = time.perf_counter()
-
-    def __call__(self, stage, found):
-        now = time.perf_counter()
-        seconds = f"{now - self.since:.1f} s" if now - self.since >= 0.05 else ""
-        self.since = now
-        self.say(f"  {stage:20} {seconds:>8}  {found}")
-
-    def say(self, line):
-        if not self.quiet:
-            print(line, flush=True)
 
 
 def split(log, valid_day, place):
@@ -210,7 +194,7 @@ def tell(report, files, parts, valid_day, n_unknown, min_count):
     report("positive rates", ", ".join(rates))
 
 
-def find_source(path, report):
+def find_source(path):
     """The Source at `path`; without one `data/`, or the stand-in if nothing is there."""
     if path is not None:
         return Source(path)
@@ -218,7 +202,7 @@ def find_source(path, report):
     if source.zip is not None or source.has("user_action.csv"):
         return source
     stand_in = HERE / "data" / "sample"
-    report.say(f"nothing in {HERE / 'data'}: using the SYNTHETIC stand-in in {stand_in}")
+    print(f"nothing in {HERE / 'data'}: using the SYNTHETIC stand-in in {stand_in}")
     if not (stand_in / "source.json").exists():
         from data import sample
 
@@ -242,14 +226,19 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.min_count < 0:
         raise InputError(f"--min-count takes a number of rows, and {args.min_count} is none.")
+    with redirect_stdout(None if args.quiet else sys.stdout):
+        run(args.source, args.out, args.valid_day, args.min_count)
+
+
+def run(source, out, valid_day, min_count):
+    """Encode the CSVs at `source` into the pickles of folder `out`. Raises InputError."""
     started = time.perf_counter()
-    report = Report(args.quiet)
-    source = find_source(args.source, report)
-    raw = read_source(source, report)
-    files = encode_source(raw, args.valid_day, args.min_count, report)
-    write_all(args.out, files)
-    report("written", f"{', '.join(files)} to {args.out}")
-    report.say(f"done in {time.perf_counter() - started:.1f} s")
+    source = find_source(source)
+    report = Report()
+    files = encode_source(read_source(source, report), valid_day, min_count, report)
+    write_all(out, files)
+    report("written", f"{', '.join(files)} to {out}")
+    print(f"done in {time.perf_counter() - started:.1f} s")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ python mmoe.py [--user-data user_data] [--seed 0] [--runs 1]
 from dataclasses import dataclass
 
 from common.callbacks import RenewedEmbeddings, Resume, TrainingLog, tensorboard
-from common.command import RunSettings, parse, setting, user_errors
+from common.command import user_errors
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.recommender import STEPS, Dropout, LazyAdam, Recommender
 from common.saved import use_saved
 from common.scores import mean_and_spread
+from common.settings import RunSettings, parse, setting
 
 import keras
 from keras import layers, ops

@@ -13,9 +13,10 @@ import warnings
 from pathlib import Path
 
 import common.backend  # noqa: F401
-from common.command import InputError, Stopped, bar, hyperparameters
+from common.command import InputError, Stopped, bar
 from common.pickles import beside
 from common.scores import score_tasks
+from common.settings import hyperparameters
 
 import keras
 import numpy as np
@@ -67,7 +68,8 @@ class TrainingLog(keras.callbacks.Callback):
         self.first_step = self.steps_done()
         self.total = 0.0  # of the losses of this epoch's steps
         self.seconds_before = self.seconds
-        self.bar = bar(f"epoch {epoch + 1}/{self.params['epochs']}", total=self.params["steps"])
+        about = f"epoch {epoch + 1}/{self.params['epochs']}"
+        self.bar = bar(about, total=self.params["steps"], shown=self.verbose)
         self.bar.update(self.first_step - epoch * self.params["steps"])
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -186,8 +188,10 @@ class Resume(keras.callbacks.BackupAndRestore):
             self.stop()
 
     def on_epoch_end(self, epoch, logs=None):
-        if np.isfinite(logs["loss"]):
-            super().on_epoch_end(epoch, logs)
+        if not np.isfinite(logs["loss"]):
+            self.give_handlers_back()  # the log ends `fit` with an error
+            return
+        super().on_epoch_end(epoch, logs)
         if self.asked:
             self.stop()
 

@@ -43,7 +43,7 @@ def read_source(source, report):
         made_up = (
             " -- SYNTHETIC: results on it say nothing of people" if note.get("synthetic") else ""
         )
-        report.say(f"{source.path}: {note['name']}{made_up}")
+        print(f"{source.path}: {note['name']}{made_up}")
         raw = {"place": source.path, "note": note}
         raw["log"] = read_log(source, report)
         raw["tests"] = {
@@ -151,7 +151,7 @@ def read_embeddings(file, place):
         ids = []
         vectors = []
         while block := file.read(1 << 20) + file.readline():
-            width = width or len(block.partition(b"\n")[0].replace(b",", b" ").split())
+            width = width or max(2, len(block.partition(b"\n")[0].replace(b",", b" ").split()))
             n_lines = block.rstrip().count(b"\n") + 1
             numbers = parse_embeddings(block, n_lines, width)
             if numbers is None:
@@ -194,11 +194,7 @@ def parse_embeddings(block, n_lines, width):
 
 
 def read_truth(source, note, log, report):
-    """{action: true probability, float32 (rows,)} of the stand-in; {} for other data.
-
-    Rows that were edited or sorted since are told by their labels: where the probabilities P are
-    theirs, the sum of (label - P) and that of (label - P) (P - mean P) are near zero.
-    """
+    """{action: true probability, float (rows,)} of the stand-in; {} for other data."""
     name = "true_probability.npy"
     if not source.has(name):
         return {}
@@ -206,16 +202,31 @@ def read_truth(source, note, log, report):
         try:
             table = np.load(file, allow_pickle=False)
         except ValueError:
-            table = np.zeros((0, 0))
-    actions = note.get("columns", [])
-    fits = table.shape == (len(log["date_"]), len(actions))
-    for action, p in zip(actions, table.T if fits else [], strict=False):
-        p = p.astype(np.float64)
-        variance = p * (1 - p)
-        for weight in (np.ones(len(p)), p - p.mean()):
-            surplus = ((log[action] - p) * weight).sum() if action in log else np.inf
-            fits = fits and abs(surplus) <= 6 * np.sqrt((variance * weight**2).sum())
-    if not fits:
+            table = None
+    actions = note.get("columns")
+    if not belongs(table, actions, log):
         report(name, "left out: it does not belong to these rows")
         return {}
     return {action: table[:, i] for i, action in enumerate(actions)}
+
+
+def belongs(table, actions, log):
+    """Whether a table (rows, actions) holds the probabilities of the log's actions.
+
+    Rows that were edited or sorted since are told by their labels: where the probabilities P are
+    theirs, the sum of (label - P) and that of (label - P) (P - mean P) are near zero.
+    """
+    if not (isinstance(actions, list) and all(a in ACTIONS and a in log for a in actions)):
+        return False
+    if not isinstance(table, np.ndarray) or table.dtype.kind != "f":
+        return False
+    if table.shape != (len(log["date_"]), len(actions)) or not ((table > 0) & (table < 1)).all():
+        return False
+    for action, p in zip(actions, table.T, strict=True):
+        p = p.astype(np.float64)
+        variance = p * (1 - p)
+        for weight in (np.ones(len(p)), p - p.mean()):
+            surplus = ((log[action] - p) * weight).sum()
+            if abs(surplus) > 6 * np.sqrt((variance * weight**2).sum()):
+                return False
+    return True

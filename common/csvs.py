@@ -70,14 +70,21 @@ def present(columns, header, optional, place):
 def read_header(file, place):
     """The names in the first line of a CSV, without blanks and quotes. Raises InputError."""
     line = re.split("[\r\n]", file.readline(1 << 20).decode("utf-8-sig", "replace"))[0]
-    header = [name.strip(' "\t') for name in next(csv.reader([line], skipinitialspace=True), [])]
+    try:
+        fields = next(csv.reader([line], skipinitialspace=True), [])
+    except csv.Error as error:  # a field of 128 KiB, say
+        raise InputError(f"{place}: the header cannot be parsed ({error}): mend it.") from None
+    names = [name.strip(' "\t') for name in fields]
+    # a name that is not in UTF-8 is none of ours, and may look like another that is not
+    numbered = enumerate(names, 1)
+    header = [n if n and "\ufffd" not in n else f"column {i} without a name" for i, n in numbered]
     for separator, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and separator in line:
             raise InputError(f"{place} has {name} between its columns: save it with commas.")
-    twice = [name for name in header if name and header.count(name) > 1]
+    twice = [name for name in header if header.count(name) > 1]
     if twice:
         raise InputError(f"{place}: column {reprlib.repr(twice[0])} stands twice: remove one.")
-    return [name or f"column {number} without a name" for number, name in enumerate(header, 1)]
+    return header
 
 
 @dataclass
@@ -106,7 +113,13 @@ class Reader:
         parts = {column: [] for column in self.columns}
         size = self.source.size(self.name)
         place = self.source.path / self.name
-        with self.source.open(self.name) as file, bar(f"reading {self.name}", size=size) as done:
+        with (
+            np.errstate(
+                invalid="ignore"
+            ),  # inf is no whole number, which is said without a warning
+            self.source.open(self.name) as file,
+            bar(f"reading {self.name}", size=size) as done,
+        ):
             watched = Watched(file, done, len(self.header))
             with unpacking(place), pd.read_csv(watched, dtype=kinds, **options) as chunks:
                 for chunk in chunks:
@@ -115,7 +128,7 @@ class Reader:
         return {c: np.concatenate(parts.pop(c)) for c in self.columns}, watched.suspect
 
     def checked(self, values, column, strictly):
-        """A chunk's column as an array. Raises ValueError for a wrong value, strictly InputError."""
+        """A chunk's column as an array. ValueError for a wrong value, strictly InputError."""
         if column in self.text:
             return values.fillna("").to_numpy(object)
         if strictly:
@@ -200,13 +213,14 @@ class Watched:
 
 
 def narrowed(values, bounds):
-    """A column as uint8 or int32 if it has bounds. Raises ValueError for what is outside."""
+    """A column in the narrowest of three types for its bounds. ValueError for what is outside."""
     if bounds is None:
         if np.isinf(values).any():
             raise ValueError
         return values
     low, high = bounds
-    narrow = values.astype(np.uint8 if high < 256 else np.int32)
+    kind = np.uint8 if high < 256 else np.int32 if high <= LARGEST_ID else np.int64
+    narrow = values.astype(kind)
     if ((values != narrow) | (values < low) | (values > high)).any():
         raise ValueError
     return narrow

@@ -14,9 +14,10 @@ import common.backend  # noqa: F401
 from common import plots, results, saved, submission
 from common.callbacks import checkpoint_folder
 from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
-from common.command import InputError, changed, hyperparameters
+from common.command import InputError
 from common.contract import load
 from common.scores import score_tasks, weighted, yardsticks
+from common.settings import changed, hyperparameters
 
 import keras
 import numpy as np
@@ -116,7 +117,7 @@ class Experiment:
         meta = self.data.meta
         tasks = list(scores)
         logs = [log for _, log in networks]
-        n_rows = len(self.data.train[tasks[0]]) * self.settings.epochs * len(networks)
+        n_rows = len(self.data.train[tasks[0]]) * sum(len(log.scores) for log in logs)
         seconds = sum(log.seconds for log in logs)
         metrics = {
             f"{name}_{task}": value for task in tasks for name, value in scores[task].items()
@@ -129,7 +130,6 @@ class Experiment:
             for log in logs
             for task in log.scores[0][1]
         }
-        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
         return {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "data": meta["name"],
@@ -145,7 +145,7 @@ class Experiment:
             "auc_by_epoch": json.dumps(by_epoch),
             "seconds": round(seconds, 2),
             "rows_per_second": round(n_rows / max(seconds, 1e-9)),
-            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6),
+            "peak_mb": round(peak_memory() / 1e6),
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
@@ -227,6 +227,12 @@ def raw_ids(data, column, codes):
     if column in data.tables:
         return data.tables[column]["key"][codes]
     return np.concatenate([[-1, -1], data.vocabulary(column)])[codes]
+
+
+def peak_memory():
+    """The most memory that this process has had, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def commit():

@@ -5,9 +5,10 @@ pictures can be read in grey. pyplot is not used: it would look for a screen.
 """
 
 import textwrap
+import warnings
 
 from common.pickles import beside
-from common.results import SCORES, ranked, values
+from common.results import SCORES, ranked, shortened, values
 
 import numpy as np
 
@@ -17,7 +18,7 @@ GREY = "#666666"
 COLOURS = (BLUE, RED, "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = "osD^vPX"
 DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
-CHINESE = ("Noto Sans CJK SC", "WenQuanYi Zen Hei", "PingFang SC", "Arial Unicode MS", "SimHei")
+FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Arial Unicode MS", "SimHei")
 FEWEST = 30  # positives of a task below which its scores mean nothing
 
 
@@ -27,14 +28,16 @@ def new_figure(width, height, title):
     from matplotlib.figure import Figure
 
     fonts = {font.name for font in font_manager.fontManager.ttflist}
-    rcParams["font.family"] = ["DejaVu Sans", *(name for name in CHINESE if name in fonts)]
+    rcParams["font.family"] = ["DejaVu Sans", *(name for name in FONTS if name in fonts)]
     figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # inches
     figure.suptitle(textwrap.fill(title, int(width * 9)), fontsize=11)
     return figure
 
 
 def save(figure, path):
-    with beside(path) as place:
+    with beside(path) as place, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # it is drawn as a box
         figure.savefig(place, format="png", dpi=150)
 
 
@@ -46,12 +49,16 @@ def comparison(path, runs, marks, data, current, target):
     model just run. target: the task that orders the models. Bars: one sample standard deviation.
     """
     tasks = list(data.tasks)
+    runs = runs[runs["task"].isin(tasks)]
     scores = [score for score in ("auc", "uauc") if runs["score"].eq(score).any()]
     order = ranked(runs, target)
-    names = [textwrap.fill(textwrap.shorten(name, 84, placeholder=" …"), 30) for name in order]
+    short, notes = shortened(order, 60)
+    names = [textwrap.fill(short[name].replace(",", ", "), 30) for name in order]
     width = max(2.3 * len(tasks) + 2.4, 5.6)
+    notes = [textwrap.fill(note, int(width * 17), subsequent_indent="      ") for note in notes]
     n_lines = max(name.count("\n") + 1 for name in names)
     height = len(scores) * (len(order) * (0.12 + 0.15 * n_lines) + 0.8) + 1.2
+    height += 0.12 * sum(1 + note.count("\n") for note in notes)
     synthetic = " (SYNTHETIC)" if data.meta["synthetic"] else ""
     title = f"{data.meta['name']}{synthetic}, validation, day {data.meta['valid_day']}"
     figure = new_figure(width, height, title)
@@ -59,20 +66,23 @@ def comparison(path, runs, marks, data, current, target):
     drawn = {}  # of the marks: a line of each, for the legend
     for score, row in zip(scores, panels, strict=True):
         for task, axes in zip(tasks, row, strict=True):
+            cells = {name: values(runs, name, task, score) for name in order}
+            points = {name: marks[name][task][score] for name in marks if task in marks[name]}
+            drawn |= draw_panel(axes, cells, points, current)
+        pad = 6 + 9 * max(len(axes.texts) for axes in row)  # of yardsticks named above the panels
+        for task, axes in zip(tasks, row, strict=True):
             heading = f"{task} {SCORES[score]}"
             if data.valid[task].sum() < FEWEST:
                 heading += f"\nfewer than {FEWEST} positives"
                 axes.set_facecolor("0.92")
-            cells = {name: values(runs, name, task, score) for name in order}
-            points = {name: marks[name][task][score] for name in marks if task in marks[name]}
-            drawn |= draw_panel(axes, cells, points, current, heading)
+            axes.set_title(heading, fontsize=9, pad=pad)
         row[0].set_yticks(range(len(order)), names, fontsize=8)
         row[0].set_ylim(len(order) - 0.4, -0.6)
-    draw_legend(figure, runs, drawn, current)
+    draw_legend(figure, runs, drawn, current, "\n".join(notes))
     save(figure, path)
 
 
-def draw_panel(axes, cells, points, current, heading):
+def draw_panel(axes, cells, points, current):
     """Draw {model: scores of its runs} and {mark: score}; gives {mark: its line} of those drawn."""
     spans = []
     for place, (name, cell) in enumerate(cells.items()):
@@ -83,7 +93,6 @@ def draw_panel(axes, cells, points, current, heading):
     axes.grid(axis="y", color="0.88", linewidth=0.6)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(heading, fontsize=9, pad=6 + 9 * len(points))
     if not spans:
         axes.set_xticks([])
         axes.text(0.5, 0.5, "no run", transform=axes.transAxes, ha="center", fontsize=8)
@@ -95,15 +104,15 @@ def draw_panel(axes, cells, points, current, heading):
         if min(spans) - reach <= point <= max(spans) + reach
     }
     drawn = {}
-    for number, (name, point) in enumerate(points.items()):
+    for number, (name, point) in enumerate(points.items()):  # of equal style in all panels
         if name in near:
             style = {"color": GREY, "linestyle": DASHES[1 + number % 6], "linewidth": 1.3}
-            drawn[name] = axes.axvline(point, **style)
+            drawn[name] = axes.axvline(point, label=name, **style)
         elif np.isfinite(point):
             right = point > max(spans)
             note = f"{name} {point:.4f} →" if right else f"← {name} {point:.4f}"
             where = {"ha": "right" if right else "left", "fontsize": 7.5, "color": GREY}
-            offset = (0, 4 + 9 * number)
+            offset = (0, 4 + 9 * len(axes.texts))
             axes.annotate(
                 note, (right, 1), offset, "axes fraction", textcoords="offset points", **where
             )
@@ -123,7 +132,8 @@ def dot(is_current):
     return style | {"fmt": "o", "markersize": 6, "color": BLUE, "mfc": "white"}
 
 
-def draw_legend(figure, runs, drawn, current):
+def draw_legend(figure, runs, drawn, current, notes):
+    """Explain the marks below all panels, and there give the notes, a text of lines."""
     from matplotlib.lines import Line2D
 
     names = set(runs["model"])
@@ -136,11 +146,9 @@ def draw_legend(figure, runs, drawn, current):
     if runs.groupby("model")["seed"].nunique().max() > 1:
         label = "standard deviation over runs"
         entries.append(Line2D([], [], marker="|", color=BLUE, markersize=7, label=label))
-    for name, line in drawn.items():
-        line.set_label(name)
-        entries.append(line)
-    place = {"loc": "outside lower center", "ncols": min(len(entries), 3)}
-    figure.legend(handles=entries, fontsize=8, frameon=False, **place)
+    entries += drawn.values()
+    place = {"loc": "outside lower center", "ncols": min(len(entries), 3), "title": notes}
+    figure.legend(handles=entries, fontsize=8, frameon=False, title_fontsize=7, **place)
 
 
 def curves(path, title, logs, gates):
@@ -160,7 +168,8 @@ def curves(path, title, logs, gates):
     if gates:
         draw_gates(panels.pop(), gates, experts)
     for log in logs:
-        panels[0].plot(*zip(*log["losses"], strict=True), color=BLUE, linewidth=0.8)
+        marker = "." if len(log["losses"]) < 2 else ""
+        panels[0].plot(*np.transpose(log["losses"]), color=BLUE, linewidth=0.8, marker=marker)
     panels[0].set_xlim(left=0)
     panels[0].set_title("training loss", fontsize=9)
     if n_epochs > 1:

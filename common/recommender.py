@@ -104,8 +104,22 @@ class Recommender(keras.Model):
         self.embedding = embedding
         self.network = network
         self.link = link
-        self.score = tf.function(self.predict_step, jit_compile=True, reduce_retracing=True)
+        self.score = tf.function(
+            self.predict_step, jit_compile=True, reduce_retracing=True, autograph=False
+        )
+        self._scored = None
+        self._scoring = None
         self.built = True  # both parts are
+
+    def compile(self, *args, **kwargs):
+        """Keras's. What it builds at the first step, which is then traced twice, is built here."""
+        super().compile(*args, **kwargs)
+        self.optimizer.build(self.trainable_variables)
+        labels = {task: tf.zeros([1]) for task in self.network.output}
+        logits = {task: tf.zeros([1, 1]) for task in self.network.output}
+        self.compute_loss(None, labels, logits)
+        self.compute_metrics(None, labels, logits)
+        self.reset_metrics()
 
     def call(self, batch, training=False):
         return self.network(list(self.embedding(batch)), training=training)
@@ -162,6 +176,7 @@ class Recommender(keras.Model):
             names = (*self.embedding.look_up.spec["inputs"], *tasks)
             columns = {name: tf.constant(columns[name]) for name in names}
 
+        @tf.autograph.experimental.do_not_convert  # it has no loops, and would take a second
         def gathered(rows):
             rows = tf.ensure_shape(rows, [size])
             batch = {name: tf.gather(column, rows) for name, column in columns.items()}
@@ -177,10 +192,14 @@ class Recommender(keras.Model):
 
         All batches have one size, so that one shape is compiled: the last one begins anew.
         """
-        n = len(columns[self.embedding.look_up.spec["inputs"][0]])
-        size = min(n, SCORING_BATCH)
-        rows = np.resize(np.arange(n, dtype=np.int32), (-(-n // size), size))
-        return self.looked_up(tf.data.Dataset.from_tensor_slices(rows), columns, [], size)
+        if self._scored is not columns:  # each epoch scores the same, and is not traced again
+            n = len(columns[self.embedding.look_up.spec["inputs"][0]])
+            size = min(n, SCORING_BATCH)
+            rows = np.resize(np.arange(n, dtype=np.int32), (-(-n // size), size))
+            rows = tf.data.Dataset.from_tensor_slices(rows)
+            self._scoring = self.looked_up(rows, columns, [], size)
+            self._scored = columns
+        return self._scoring
 
     def logits(self, columns):
         """{task: float32 logits (rows,)} of interactions {column: (rows,)}."""

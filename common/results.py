@@ -1,5 +1,6 @@
 """`results.csv`, a row a run, and the comparison of all models that were run on one data set."""
 
+import os
 import time
 import unicodedata
 from pathlib import Path
@@ -26,15 +27,16 @@ def add(folder, row):
     file beside it. Raises InputError.
     """
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".results.lock"):
         try:
             table = read(folder)
         except InputError as error:
-            aside = folder / f"results-{time.strftime('%Y%m%d-%H%M%S')}.csv"
+            aside = folder / f"results-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.csv"
             pd.DataFrame([row]).to_csv(aside, index=False)
             raise InputError(f"{error} This run is kept in {aside}.") from None
-        row = pd.DataFrame([{column: str(value) for column, value in row.items()}])
-        table = pd.concat([table, row.replace("nan", "")], ignore_index=True).fillna("")
+        texts = {column: "" if pd.isna(value) else str(value) for column, value in row.items()}
+        table = pd.concat([table, pd.DataFrame([texts])], ignore_index=True).fillna("")
         with beside(folder / NAME) as place:
             table.to_csv(place, index=False, lineterminator="\n")
 
@@ -46,14 +48,16 @@ def read(folder):
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         return pd.DataFrame()
-    except (ValueError, UnicodeDecodeError):
-        raise InputError(f"{path} is no CSV in UTF-8: {REMEDY}") from None
+    except ValueError as error:  # of the parser or of the encoding
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is no CSV in UTF-8 ({reason}): {REMEDY}") from None
     lacking = [column for column in REQUIRED if column not in table]
     if lacking:
         raise InputError(f"{path} lacks the columns {', '.join(lacking)}: {REMEDY}")
-    for column in ["seed", *score_columns(table)]:
-        wrong = pd.to_numeric(table[column].replace("", "0"), errors="coerce").isna()
-        if wrong.any() or (column == "seed" and (table[column] == "").any()):
+    if not table["seed"].str.fullmatch("[0-9]+").all():
+        raise InputError(f"{path}: column seed must hold whole numbers: {REMEDY}")
+    for column in score_columns(table):
+        if pd.to_numeric(table[column].replace("", "0"), errors="coerce").isna().any():
             raise InputError(f"{path}: column {column} must hold numbers: {REMEDY}")
     return table
 
@@ -79,10 +83,10 @@ def load(folder, fingerprint):
     changed, the older ones are told apart.
     """
     table = read(folder)
-    if not len(table):
-        return pd.DataFrame(columns=TIDY)
-    table = table[table["fingerprint"] == fingerprint].reset_index(drop=True)
-    if not len(table):
+    if len(table):
+        table = table[table["fingerprint"] == fingerprint].reset_index(drop=True)
+    columns = score_columns(table) if len(table) else []
+    if not columns:
         return pd.DataFrame(columns=TIDY)
     changed = table["changed"] if "changed" in table else ""
     table["label"] = (table["model"] + " " + changed).str.strip()
@@ -91,13 +95,14 @@ def load(folder, fingerprint):
     suffix = age.map(lambda n: "" if n == 0 else f" (older defaults{f' {n}' if n > 1 else ''})")
     versions = versions.assign(model=versions["label"] + suffix)
     table = table.drop(columns="model").merge(versions, on=["label", "settings"])
-    columns = score_columns(table)
     tidy = table.melt(["model", "seed", "tasks"], columns, "column", "value", ignore_index=False)
     tidy[["score", "task"]] = tidy["column"].str.split("_", n=1, expand=True)
     learned = [task in tasks.split(",") for task, tasks in zip(tidy.task, tidy.tasks, strict=True)]
     tidy = tidy[learned].sort_index(kind="stable")
     tidy["seed"] = tidy["seed"].astype(int)
     tidy["value"] = pd.to_numeric(tidy["value"], errors="coerce")
+    filled = tidy.groupby("score")["value"].transform("count") > 0
+    tidy = tidy[filled | (tidy["score"] == "auc")]  # without the columns of other data's scores
     latest = tidy.drop_duplicates(["model", "seed", "task", "score"], keep="last")
     return latest.sort_values(["model", "seed"], kind="stable")[TIDY].reset_index(drop=True)
 

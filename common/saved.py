@@ -10,9 +10,9 @@ from pathlib import Path
 
 import common.backend  # noqa: F401
 from common.command import InputError
-from common.csvs import Source, read_columns
+from common.csvs import Source, read_columns, read_header
 from common.embedding import FeatureEmbedding, LookUp, specify
-from common.pickles import beside
+from common.pickles import OTHER, beside
 
 import keras
 import numpy as np
@@ -59,38 +59,49 @@ class FrozenEmbedding(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
-def look_up_ids(data, column):
-    """The IntegerLookup from raw ids to what a column holds; None where its raw ids are unknown.
+def codes_of(raw, data, column):
+    """Rows of a table, or codes of a vocabulary, of a symbolic tensor of raw ids (batch,).
 
-    To rows of a table, 0 for unknown ids, or to codes of a vocabulary, 0 for -1 and 1 for unknown.
+    By Keras's IntegerLookup, which has the very codes of the contract: to rows of a table 0 for
+    unknown ids, to codes 0 for -1 and 1 for unknown ids. Where raw ids are not known the column
+    itself is taken, and what is outside of the table or the vocabulary is unknown.
     """
     if column in data.tables:
         known = data.tables[column]["key"][1:]
-        mask = None
+        options = {"mask_token": None}
+        size = len(known) + 1
+        unknown = 0
     else:
-        known = data.vocabulary(column)
-        mask = -1
-    if known is None or not len(known) or (np.diff(known) <= 0).any():
-        return None
-    return keras.layers.IntegerLookup(vocabulary=known, mask_token=mask, vocabulary_dtype="int64")
+        vocabulary = data.meta["features"][column]["vocabulary"]
+        known = data.vocabulary(vocabulary)
+        options = {"mask_token": -1}
+        size = data.meta["vocabularies"][vocabulary]
+        unknown = OTHER
+    if known is not None and len(known) and (np.diff(known) > 0).all():
+        options["vocabulary_dtype"] = "int64"
+        return keras.layers.IntegerLookup(vocabulary=known, **options)(raw)
+    return keras.ops.where((raw >= 0) & (raw < size), raw, unknown)
 
 
 def whole_model(data, models):
     """A keras.Model from raw ids to {task: probability (batch,)}, of one Recommender or several."""
-    raw = data.meta.get("raw", {})
+    names = data.meta.get("raw", {})
     inputs = {}
     columns = {}
     outputs = {}
     for number, model in enumerate(models):
         embedding = FrozenEmbedding.of(data, model.embedding)
         for column in embedding.spec["inputs"]:
-            name = raw.get(column, column)
-            if name not in inputs:
-                values = data.train[column]
-                kind = "float32" if values.dtype.kind == "f" else "int64"
-                inputs[name] = keras.Input(values.shape[1:], dtype=kind, name=name)
-                layer = look_up_ids(data, column) if kind == "int64" else None
-                columns[column] = layer(inputs[name]) if layer else inputs[name]
+            name = names.get(column, column)
+            if name in inputs:
+                continue
+            values = data.train[column]
+            if values.dtype.kind == "f":
+                inputs[name] = keras.Input(values.shape[1:], dtype="float32", name=name)
+                columns[column] = inputs[name]
+            else:
+                inputs[name] = keras.Input((), dtype="int64", name=name)
+                columns[column] = codes_of(inputs[name], data, column)
         model.network.name = f"network_{number}"
         vectors_and_dense = embedding({name: columns[name] for name in embedding.spec["inputs"]})
         for task, logit in model.network(list(vectors_and_dense)).items():
@@ -125,16 +136,32 @@ def probabilities(model, columns):
 def predict(path, csv, out):
     """Score a CSV with the model in `path`; the number of its rows.
 
-    `out` gets the CSV's id columns, in its order, and a column a task, 6 decimals.
+    `out` gets the CSV's columns that the model takes, in its order, and a column a task, 6
+    decimals. A dense feature of several numbers has the columns NAME_0, NAME_1, ...
     """
     import pandas as pd
 
     model = load(path)
-    floats = [tensor.name for tensor in model.inputs if "float" in str(tensor.dtype)]
-    names = [tensor.name for tensor in model.inputs]
-    rows = read_columns(Source(Path(csv).parent), Path(csv).name, names, real=floats)
-    with beside(Path(out)) as place:
-        table = pd.DataFrame(rows | probabilities(model, rows))
+    csv = Path(csv)
+    wide = {tensor.name: tensor.shape[1:] for tensor in model.inputs}
+    columns = {
+        name: [f"{name}_{i}" for i in range(shape[0])] if shape else [name]
+        for name, shape in wide.items()
+    }
+    every = [name for group in columns.values() for name in group]
+    floats = {tensor.name for tensor in model.inputs if "float" in str(tensor.dtype)}
+    real = [name for owner, group in columns.items() if owner in floats for name in group]
+    within = {name: (-1, 2**62) for name in every if name not in real}
+    source = Source(csv.parent)
+    rows = read_columns(source, csv.name, every, real=real, within=within)
+    inputs = {
+        name: np.column_stack([rows[part] for part in group]) if wide[name] else rows[name]
+        for name, group in columns.items()
+    }
+    with source.open(csv.name) as file:
+        order = [name for name in read_header(file, csv) if name in rows]
+    table = pd.DataFrame({name: rows[name] for name in order} | probabilities(model, inputs))
+    with beside(out) as place:
         table.to_csv(place, index=False, float_format="%.6f", lineterminator="\n")
     return len(table)
 

@@ -1,6 +1,7 @@
 """A folder or a zip of CSVs: which files it has, and what is wrong with it, in one sentence."""
 
 import csv
+import errno
 import io
 import json
 import lzma
@@ -33,7 +34,7 @@ def unpacking(place):
         reason = str(error).strip()
         raise InputError(f"{place} cannot be unpacked ({reason}): download it again.") from None
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):  # of a place before the file's first byte
             raise
         raise InputError(f"{place} cannot be unpacked ({error}): download it again.") from None
 

@@ -43,6 +43,8 @@ def check(submission, test):
     rows = read(test, ("userid", "feedid"))
     try:
         header, *lines = Path(submission).read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise InputError(f"{submission} does not exist: give the path of a CSV.") from None
     except UnicodeDecodeError:
         raise InputError(f"{submission} is no text in UTF-8: write it anew.") from None
     names = tuple(header.rstrip("\r").split(","))

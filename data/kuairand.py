@@ -28,9 +28,8 @@ every column one is kept; rows of videos that the video file lacks are kept.
     bgm_song_id                      music_id, which exceeds 31 bits, renumbered 0, 1, 2, ... in its order; 0 becomes empty
     manual_tag_list                  tag, with ; for ,
 """
-import os
+
 import sys
-import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -39,60 +38,71 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.columns import ACTIONS, FEED_INFO, USER_ACTION
-from common.command import Parser, guarded
-from common.pickles import InputError
-from common.reading import LARGEST_ID
+from common.command import InputError, Parser, user_errors
+from common.csvs import LARGEST_ID, Source, read_columns
+from common.pickles import beside
 
 LOGS = ("log_standard_4_08_to_4_21_pure.csv", "log_standard_4_22_to_5_08_pure.csv")
 VIDEOS = "video_features_basic_pure.csv"
 LOG_COLUMNS = {  # those that only change their name
-    "user_id": "userid", "video_id": "feedid", "tab": "device", "is_profile_enter": "click_avatar", "is_like": "like",
-    "is_forward": "forward", "is_comment": "comment", "is_follow": "follow", "play_time_ms": "play",
+    "user_id": "userid",
+    "video_id": "feedid",
+    "tab": "device",
+    "is_profile_enter": "click_avatar",
+    "is_like": "like",
+    "is_forward": "forward",
+    "is_comment": "comment",
+    "is_follow": "follow",
+    "play_time_ms": "play",
 }
-RENUMBERED = ("time_ms", "music_id")  # only their order is used; beyond 2^53 float64 skips whole numbers
 SOURCE_NOTE = '{"name": "KuaiRand-Pure"}\n'
-IMPRESSION = ["user_id", "video_id", "time_ms"]  # the log repeats some, now and then with another hourmin
+IMPRESSION = [
+    "user_id",
+    "video_id",
+    "time_ms",
+]  # the log repeats some, now and then with another hourmin
 
 
-def refuse(wrong, values, path, expected):
+def read_log(source, name):
+    """A standard log as a table, repeated impressions dropped. Raises InputError."""
+    within = dict.fromkeys((*LOG_COLUMNS, "comment_stay_time"), (0, LARGEST_ID))
+    within |= {column: (0, 1) for column in LOG_COLUMNS if column.startswith("is_")}
+    within |= {"date": (19000101, 29991231), "time_ms": (0, 2**53)}
+    log = pd.DataFrame(read_columns(source, name, list(within), within=within))
+    log["day"] = pd.to_datetime(log["date"].astype(str), format="%Y%m%d", errors="coerce")
+    refuse(log["day"].isna(), log["date"], source, name, "a date such as 20220425")
+    unique = log.drop_duplicates(IMPRESSION)
+    n_repeated = len(log) - len(unique)
+    print(f"{source.path / name}: {len(log):,} rows, {n_repeated:,} repeated impressions dropped")
+    return unique
+
+
+def read_videos(source):
+    """The video file as a table, with NaN for no duration and no music. Raises InputError."""
+    within = dict.fromkeys(("video_id", "author_id"), (0, LARGEST_ID))
+    real = ("video_duration", "music_id")
+    columns = [*within, *real, "tag"]
+    videos = pd.DataFrame(
+        read_columns(source, VIDEOS, columns, text=("tag",), real=real, within=within)
+    )
+    for column, high in zip(real, (LARGEST_ID, 2**53), strict=True):
+        wrong = ~(
+            videos[column].between(0, high) & (videos[column] % 1 == 0) | videos[column].isna()
+        )
+        refuse(wrong, videos[column], source, VIDEOS, f"a whole number in 0..{high}")
+    wrong = ~videos["tag"].str.fullmatch(r"(\d{1,9}(,\d{1,9})*)?")
+    refuse(wrong, videos["tag"], source, VIDEOS, "a list such as 12,65")
+    refuse(videos["video_id"].duplicated(), videos["video_id"], source, VIDEOS, "listed once")
+    print(f"{source.path / VIDEOS}: {len(videos):,} videos")
+    return videos
+
+
+def refuse(wrong, values, source, name, expected):
     """Raise InputError for the first of `values` that is `wrong`."""
     if wrong.any():
         row = int(np.argmax(wrong))
-        given = "nothing" if pd.isna(values.iloc[row]) else f"'{values.iloc[row]}'"
-        raise InputError(f"{path}, column {values.name}, line {row + 2}: {given} is not {expected}: mend the line.")
-
-
-def read(path, columns, may_be_empty=(), texts=()):
-    """The CSV, whole, with `columns` checked to be whole numbers: int64, or Int64 where they may be empty."""
-    try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), index_col=False, encoding="utf-8-sig", low_memory=False)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}: give the folder KuaiRand-Pure/data as SOURCE.") from None
-    except ValueError as error:  # not a CSV, or not UTF-8
-        if "Calling read" in str(error):  # what pandas may make of a Ctrl-C that comes while it reads
-            raise KeyboardInterrupt from None
-        raise InputError(f"{path} cannot be parsed ({' '.join(str(error).split())}): download it again.") from None
-    for column in (*columns, *may_be_empty, *texts):
-        if column not in table:
-            raise InputError(f"{path}: column {column} is missing from the header: download the file again.")
-    if not len(table):
-        raise InputError(f"{path} has no rows: download it again.")
-    for column in (*columns, *may_be_empty):
-        numbers = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
-        high = 1 if column.startswith("is_") else 2**53 if column in RENUMBERED else LARGEST_ID
-        empty = table[column].isna() & (column in may_be_empty)
-        refuse(~(numbers.between(0, high) & (numbers % 1 == 0) | empty), table[column], path, f"a whole number in 0..{high}")
-        table[column] = numbers.astype("Int64" if column in may_be_empty else np.int64)
-    return table
-
-
-def read_log(path):
-    log = read(path, (*LOG_COLUMNS, "comment_stay_time", "date", "time_ms"))
-    log["day"] = pd.to_datetime(log["date"].astype(str), format="%Y%m%d", errors="coerce")
-    refuse(log["day"].isna(), log["date"], path, "a date such as 20220425")
-    unique = log.drop_duplicates(IMPRESSION)
-    print(f"{path}: {len(log):,} rows, {len(log) - len(unique):,} repeated impressions dropped")
-    return unique
+        given = f"column {values.name}: {values.tolist()[row]!r:.40}"
+        raise InputError(f"{source.line(name, row)}, {given} is not {expected}: mend the line.")
 
 
 def user_action(log):
@@ -104,49 +114,55 @@ def user_action(log):
 
 
 def feed_info(videos):
-    music = videos["music_id"].replace(0, pd.NA)
-    return pd.DataFrame({
-        "feedid": videos["video_id"],
-        "authorid": videos["author_id"],
-        "videoplayseconds": videos["video_duration"].replace(0, pd.NA) / 1000,
-        "bgm_song_id": (music.rank(method="dense") - 1).astype("Int64"),
-        "manual_tag_list": videos["tag"].str.replace(",", ";"),
-    }, columns=FEED_INFO)
-
-
-def write(out, files):
-    """Write {file name: text} to folder `out`: every file beside its place first, then all are renamed."""
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=out) as beside:
-        for name, text in files.items():
-            Path(beside, name).write_text(text)
-        for name in files:
-            os.replace(Path(beside, name), out / name)
+    music = videos["music_id"].replace(0, np.nan)
+    return pd.DataFrame(
+        {
+            "feedid": videos["video_id"],
+            "authorid": videos["author_id"],
+            "videoplayseconds": videos["video_duration"].replace(0, np.nan) / 1000,
+            "bgm_song_id": (music.rank(method="dense") - 1).astype("Int64"),
+            "manual_tag_list": videos["tag"].str.replace(",", ";"),
+        },
+        columns=FEED_INFO,
+    )
 
 
 def convert(source, out):
     """Rewrite the files of folder `source` in folder `out`. Raises InputError."""
-    note, taken = out / "source.json", [out / name for name in ("user_action.csv", "feed_info.csv") if (out / name).exists()]
+    note, taken = (
+        out / "source.json",
+        [out / name for name in ("user_action.csv", "feed_info.csv") if (out / name).exists()],
+    )
     if taken and not (note.exists() and note.read_bytes() == SOURCE_NOTE.encode()):
         raise InputError(f"{taken[0]} belongs to another data set: give another folder as OUT.")
-    logs = [source / name for name in LOGS if (source / name).exists()]
+    source = Source(source)
+    logs = [name for name in LOGS if source.has(name)]
     if not logs:
-        raise InputError(f"{source} holds neither {LOGS[0]} nor {LOGS[1]}: give the folder KuaiRand-Pure/data as SOURCE.")
-    videos = read(source / VIDEOS, ("video_id", "author_id"), may_be_empty=("video_duration", "music_id"), texts=("tag",))
-    refuse(~videos["tag"].fillna("").str.fullmatch(r"(\d+(,\d+)*)?"), videos["tag"], source / VIDEOS, "a list such as 12,65")
-    print(f"{source / VIDEOS}: {len(videos):,} videos")
-    log = pd.concat([read_log(path) for path in logs])
+        raise InputError(f"{source.path} holds neither {LOGS[0]} nor {LOGS[1]}: give their folder.")
+    videos = read_videos(source)
+    log = pd.concat([read_log(source, name) for name in logs])
     actions, feeds = user_action(log), feed_info(videos)
     unknown = actions["feedid"][~actions["feedid"].isin(feeds["feedid"])]
     print(f"{len(unknown):,} rows of {unknown.nunique():,} videos that {VIDEOS} lacks: kept")
 
-    csv = {"user_action.csv": actions.to_csv(index=False), "feed_info.csv": feeds.to_csv(index=False)}
-    write(out, {"source.json": SOURCE_NOTE, **csv})
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        beside(out / "source.json") as note,
+        beside(out / "user_action.csv") as action_file,
+        beside(out / "feed_info.csv") as feed_file,
+    ):
+        actions.to_csv(action_file, index=False)
+        feeds.to_csv(feed_file, index=False)
+        note.write_text(SOURCE_NOTE)
     print(f"{out}/source.json: {SOURCE_NOTE.strip()}")
-    print(f"{out}/user_action.csv: {len(actions):,} rows, {actions['userid'].nunique():,} users, "
-          f"{actions['feedid'].nunique():,} feeds, days 1..{actions['date_'].max()} from {log['day'].min():%Y-%m-%d}")
-    print(f"{out}/feed_info.csv: {len(feeds):,} feeds, {feeds['authorid'].nunique():,} authors, "
-          f"{feeds['bgm_song_id'].nunique():,} songs, {feeds['manual_tag_list'].count():,} feeds with tags")
+    print(
+        f"{out}/user_action.csv: {len(actions):,} rows, {actions['userid'].nunique():,} users, "
+        f"{actions['feedid'].nunique():,} feeds, days 1..{actions['date_'].max()} from {log['day'].min():%Y-%m-%d}"
+    )
+    print(
+        f"{out}/feed_info.csv: {len(feeds):,} feeds, {feeds['authorid'].nunique():,} authors, "
+        f"{feeds['bgm_song_id'].nunique():,} songs, {(feeds['manual_tag_list'] != '').sum():,} feeds with tags"
+    )
     rates = actions[[action for action in ACTIONS if action in actions]].mean()
     print("positive rates: " + ", ".join(f"{action} {rate:.3%}" for action, rate in rates.items()))
 
@@ -154,12 +170,15 @@ def convert(source, out):
 def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder KuaiRand-Pure/data")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the CSVs in the WeChat layout")
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="folder for the CSVs in the WeChat layout"
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)
     with redirect_stdout(None if args.quiet else sys.stdout):
-        return guarded("kuairand.py", lambda: convert(args.source, args.out), args.out)
+        convert(args.source, args.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with user_errors():
+        main()

@@ -18,6 +18,7 @@ Beside the CSVs lie `true_probability.npy`, float32 (rows of user_action.csv, 7)
 order of `common.columns.ACTIONS`, from which the best AUC that any model could reach follows, and `source.json`,
 written last. Users, feeds and authors are proportional to `scale`, rows a user are not; scale 1 is the contest's size.
 """
+
 import json
 import os
 import sys
@@ -34,83 +35,200 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from common.columns import ACTIONS, FEED_EMBEDDINGS, FEED_INFO, TEST, USER_ACTION  # noqa: E402
-from common.command import Parser, guarded  # noqa: E402
-from common.progress import bar  # noqa: E402
+from common.command import Parser, bar, user_errors  # noqa: E402
 
 # Sizes at scale 1, from the published statistics.
 N_USERS, N_TEST_USERS = 20_000, 9_757
 TEST_ROWS = {"test_a.csv": 421_985, "test_b.csv": 419_646}
-FILES = ("true_probability.npy", "user_action.csv", *TEST_ROWS, "feed_info.csv", "feed_embeddings.csv", "source.json")
-DAY_ROWS = np.array([478489, 461842, 543566, 504623, 444828, 472726, 480460, 500120, 512466, 596886, 614175, 532038,
-                     566627, 609036], float)
+FILES = (
+    "true_probability.npy",
+    "user_action.csv",
+    *TEST_ROWS,
+    "feed_info.csv",
+    "feed_embeddings.csv",
+    "source.json",
+)
+DAY_ROWS = np.array(
+    [
+        478489,
+        461842,
+        543566,
+        504623,
+        444828,
+        472726,
+        480460,
+        500120,
+        512466,
+        596886,
+        614175,
+        532038,
+        566627,
+        609036,
+    ],
+    float,
+)
 N_DAYS, TEST_DAY = len(DAY_ROWS), len(DAY_ROWS) + 1
-USER_ROWS = ([0, .02, .25, .5, .75, .9, .95, .99, 1], [8, 14, 158, 314, 545, 740, 824, 911, 980])  # share, rows
-ACTIVE_DAYS = .60  # a user comes on about this share of the days
-DUPLICATES = .0164  # share of rows whose (user, feed) was there before
+USER_ROWS = (
+    [0, 0.02, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1],
+    [8, 14, 158, 314, 545, 740, 824, 911, 980],
+)  # share, rows
+ACTIVE_DAYS = 0.60  # a user comes on about this share of the days
+DUPLICATES = 0.0164  # share of rows whose (user, feed) was there before
 USER_IDS, FEED_IDS = (8, 250_236), (0, 112_871)  # sparse ids
 
 # Feeds: fitted to the published rows per feed, the share of new feeds a day and the feeds seen in the tests alone.
 N_OLD, N_BORN_A_DAY, N_BORN_TEST_DAY = 37_770, 4_840, 12_210
-OLD_AGE, LIFE = 32.6, 12.6  # mean days: age on day 1 of the feeds born before; time left from then, or from birth
-DECAY, STRENGTH, STRENGTH_KNEE, STRENGTH_BEYOND, STRENGTH_TEST_DAY = .428, 1.898, 3.69, .46, .359
-N_AUTHORS, AUTHOR_SIZE, AUTHOR_KNEE = 38_500, 1.8, 2.6  # who may post; std of the log of their feeds, cut at KNEE std
-AUTHOR_STRENGTH = .3  # correlation of the log of an author's feeds and the log strength of each
+OLD_AGE, LIFE = (
+    32.6,
+    12.6,
+)  # mean days: age on day 1 of the feeds born before; time left from then, or from birth
+DECAY, STRENGTH, STRENGTH_KNEE, STRENGTH_BEYOND, STRENGTH_TEST_DAY = 0.428, 1.898, 3.69, 0.46, 0.359
+N_AUTHORS, AUTHOR_SIZE, AUTHOR_KNEE = (
+    38_500,
+    1.8,
+    2.6,
+)  # who may post; std of the log of their feeds, cut at KNEE std
+AUTHOR_STRENGTH = 0.3  # correlation of the log of an author's feeds and the log strength of each
 
 # What a feed is about.
 N_TOPICS, N_SUBTOPICS, DIM = 40, 8, 8  # subtopics per topic; latent dimensions
-Q_PARTS = {"topic": .45, "subtopic": .20, "author": .15, "own": .20}  # variance of q_f
+Q_PARTS = {"topic": 0.45, "subtopic": 0.20, "author": 0.15, "own": 0.20}  # variance of q_f
 CONCENTRATION = 1.2  # how far a user's share of topics departs from their supply
-STAYS_ON_TOPIC = .75  # share of an author's feeds on the author's topic
+STAYS_ON_TOPIC = 0.75  # share of an author's feeds on the author's topic
 
 # Per task: rate, and standard deviations on the logit scale.
 MODEL = pd.DataFrame(
     {
-        "rate": [.0350159, .0258049, .0075333, .0038212, .0013425],
+        "rate": [0.0350159, 0.0258049, 0.0075333, 0.0038212, 0.0013425],
         "activity": [2.80, 1.46, 1.58, 1.72, 1.90],
-        "skew": [.0, .06, -.05, .0, .0],
-        "mood": [.45, .25, .15, .15, .15],
-        "topic": [.28, .28, .45, .55, .50],
-        "author": [.40, .40, .78, .60, .50],
-        "own": [.44, .42, .45, .65, .50],
-        "taste": [.45, .46, .55, .45, .60],
-        "device": [.05, -.05, .05, -.10, -.05],
+        "skew": [0.0, 0.06, -0.05, 0.0, 0.0],
+        "mood": [0.45, 0.25, 0.15, 0.15, 0.15],
+        "topic": [0.28, 0.28, 0.45, 0.55, 0.50],
+        "author": [0.40, 0.40, 0.78, 0.60, 0.50],
+        "own": [0.44, 0.42, 0.45, 0.65, 0.50],
+        "taste": [0.45, 0.46, 0.55, 0.45, 0.60],
+        "device": [0.05, -0.05, 0.05, -0.10, -0.05],
     },
     index=["read_comment", "like", "click_avatar", "forward", "favorite"],
 )
-SHARED_ACTIVITY, SHARED_QUALITY = .35, .30  # correlation over tasks of what users do and of what feeds get
-Z_PARTS = {"exposure": .35, "shared": .30, "task": .35}  # variance of the taste z_ut
-COMMENT = {"rate": .0004046, "read_comment": .559, "like": .349}  # rate; P(read_comment | comment), P(like | comment)
-FOLLOW = {"rate": .0007211, "click_avatar": .983}
-CHATTINESS = .8  # std of the log of a user's own factor on comment and follow
-DEVICE_2, DEVICE_CHANGES = .765, .01
+SHARED_ACTIVITY, SHARED_QUALITY = (
+    0.35,
+    0.30,
+)  # correlation over tasks of what users do and of what feeds get
+Z_PARTS = {"exposure": 0.35, "shared": 0.30, "task": 0.35}  # variance of the taste z_ut
+COMMENT = {
+    "rate": 0.0004046,
+    "read_comment": 0.559,
+    "like": 0.349,
+}  # rate; P(read_comment | comment), P(like | comment)
+FOLLOW = {"rate": 0.0007211, "click_avatar": 0.983}
+CHATTINESS = 0.8  # std of the log of a user's own factor on comment and follow
+DEVICE_2, DEVICE_CHANGES = 0.765, 0.01
 
 # Quantiles of play and stay in ms and of the length of a video in s: (share, value).
-PLAY = ([0, .03, .25, .5, .75, .95, .99, .999, .99999, 1], [0, 0, 2000, 13300, 36000, 70000, 155000, 350000, 9e5, 2e6])
-STAY = ([0, .02, .25, .5, .75, .95, .99, .999, .99999, 1], [0, 600, 5200, 17800, 41300, 76e3, 158e3, 380e3, 2e6, 9e6])
-SECONDS = ([0, .02, .25, .5, .75, .78, 1], [3, 6, 14, 26, 54, 60, 60])
+PLAY = (
+    [0, 0.03, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 0.99999, 1],
+    [0, 0, 2000, 13300, 36000, 70000, 155000, 350000, 9e5, 2e6],
+)
+STAY = (
+    [0, 0.02, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 0.99999, 1],
+    [0, 600, 5200, 17800, 41300, 76e3, 158e3, 380e3, 2e6, 9e6],
+)
+SECONDS = ([0, 0.02, 0.25, 0.5, 0.75, 0.78, 1], [3, 6, 14, 26, 54, 60, 60])
 N_LONGER, N_IN_MS, LONGEST_IN_MS = 91, 7, 59_960  # videos above 60 s; those among them given in ms
-PLAY_ACTS, PLAY_INTEREST, PLAY_SECONDS, STAY_ACTS = .37, .20, .35, .08  # what moves them, against a noise of std 1
+PLAY_ACTS, PLAY_INTEREST, PLAY_SECONDS, STAY_ACTS = (
+    0.37,
+    0.20,
+    0.35,
+    0.08,
+)  # what moves them, against a noise of std 1
 
 # Observable content.
 N_TAGS, N_KEYWORDS, N_WORDS, N_CHARS = 352, 27_300, 150_900, 33_400
 N_SONGS, N_SINGERS = 36_000, 31_000  # to draw from
 # Tags and keywords come from the pools of the subtopic, the topic, the author, and of all: shares and sizes.
-TAG_SHARES, TAG_POOLS = (.45, .25, .0, .30), (10, 30, 1, N_TAGS)
-KEYWORD_SHARES, KEYWORD_POOLS = (.35, .15, .20, .30), (150, 600, 20, N_KEYWORDS)
-MISSING = {"bgm_song_id": .490, "manual_keyword_list": .308, "machine_keyword_list": .127, "description": .030,
-           "manual_tag_list": .0040, "machine_tag_list": .0030}
-LIST_LENGTHS = {  # length: share
-    "manual_tag_list": {1: .08, 2: .16, 3: .20, 4: .27, 5: .16, 6: .08, 7: .03, 8: .01, 9: .005, 10: .003, 11: .002},
-    "machine_tag_list": {1: .12, 2: .12, 3: .08, 4: .06, 5: .10, 6: .40, 7: .06, 8: .03, 9: .015, 10: .005, 11: .004,
-                         12: .003, 13: .002, 14: .001},
-    "manual_keyword_list": {1: .36, 2: .26, 3: .17, 4: .10, 5: .05, 6: .025, 7: .012, 8: .008, 9: .005, 10: .003,
-                            12: .003, 14: .002, 16: .001, 18: .001},
-    "machine_keyword_list": {1: .15, 2: .20, 3: .22, 4: .17, 5: .12, 6: .06, 7: .04, 8: .02, 9: .01, 10: .005,
-                             12: .003, 14: .001, 16: .001},
+TAG_SHARES, TAG_POOLS = (0.45, 0.25, 0.0, 0.30), (10, 30, 1, N_TAGS)
+KEYWORD_SHARES, KEYWORD_POOLS = (0.35, 0.15, 0.20, 0.30), (150, 600, 20, N_KEYWORDS)
+MISSING = {
+    "bgm_song_id": 0.490,
+    "manual_keyword_list": 0.308,
+    "machine_keyword_list": 0.127,
+    "description": 0.030,
+    "manual_tag_list": 0.0040,
+    "machine_tag_list": 0.0030,
 }
-TEXT_LENGTHS = {"description": (24, .60, 622), "ocr": (16, 1.62, 5198), "asr": (24, 1.41, 1003)}  # median, log std, max
-EMBEDDING_DIM, EMBEDDING_TELLS = 512, .6  # share of the variance of q_f's image that is q_f
-STYLE_DIM, EMBEDDING_NOISE = 24, .7  # dimensions that say nothing of taste, half of them the author's; std of the rest
+LIST_LENGTHS = {  # length: share
+    "manual_tag_list": {
+        1: 0.08,
+        2: 0.16,
+        3: 0.20,
+        4: 0.27,
+        5: 0.16,
+        6: 0.08,
+        7: 0.03,
+        8: 0.01,
+        9: 0.005,
+        10: 0.003,
+        11: 0.002,
+    },
+    "machine_tag_list": {
+        1: 0.12,
+        2: 0.12,
+        3: 0.08,
+        4: 0.06,
+        5: 0.10,
+        6: 0.40,
+        7: 0.06,
+        8: 0.03,
+        9: 0.015,
+        10: 0.005,
+        11: 0.004,
+        12: 0.003,
+        13: 0.002,
+        14: 0.001,
+    },
+    "manual_keyword_list": {
+        1: 0.36,
+        2: 0.26,
+        3: 0.17,
+        4: 0.10,
+        5: 0.05,
+        6: 0.025,
+        7: 0.012,
+        8: 0.008,
+        9: 0.005,
+        10: 0.003,
+        12: 0.003,
+        14: 0.002,
+        16: 0.001,
+        18: 0.001,
+    },
+    "machine_keyword_list": {
+        1: 0.15,
+        2: 0.20,
+        3: 0.22,
+        4: 0.17,
+        5: 0.12,
+        6: 0.06,
+        7: 0.04,
+        8: 0.02,
+        9: 0.01,
+        10: 0.005,
+        12: 0.003,
+        14: 0.001,
+        16: 0.001,
+    },
+}
+TEXT_LENGTHS = {
+    "description": (24, 0.60, 622),
+    "ocr": (16, 1.62, 5198),
+    "asr": (24, 1.41, 1003),
+}  # median, log std, max
+EMBEDDING_DIM, EMBEDDING_TELLS = 512, 0.6  # share of the variance of q_f's image that is q_f
+STYLE_DIM, EMBEDDING_NOISE = (
+    24,
+    0.7,
+)  # dimensions that say nothing of taste, half of them the author's; std of the rest
 
 CHUNK = 500_000  # rows at a time, so that memory grows by bytes a row and not by kilobytes
 
@@ -121,17 +239,19 @@ def interpolate(table, share):
 
 def spread(n, rng):
     """(n,) numbers in (0, 1), one in each n-th part, in random order: a sample without sampling noise."""
-    return rng.permutation((np.arange(n) + .5) / n)
+    return rng.permutation((np.arange(n) + 0.5) / n)
 
 
 def correlated(n, shared, rng):
     """(n, tasks) standard normal, any two tasks correlated by `shared`."""
-    return np.sqrt(shared) * rng.standard_normal((n, 1)) + np.sqrt(1 - shared) * rng.standard_normal((n, len(MODEL)))
+    return np.sqrt(shared) * rng.standard_normal((n, 1)) + np.sqrt(
+        1 - shared
+    ) * rng.standard_normal((n, len(MODEL)))
 
 
 def normal_scores(x):
     """Each column's ranks as quantiles of the standard normal: the same order without sampling noise."""
-    quantiles = np.array([NormalDist().inv_cdf((i + .5) / len(x)) for i in range(len(x))])
+    quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / len(x)) for i in range(len(x))])
     return quantiles[np.argsort(np.argsort(x, axis=0), axis=0)]
 
 
@@ -145,30 +265,43 @@ def normalize(x):
 
 def make_feeds(scale, rng):
     """Everything latent about the feeds; arrays of length F, in no particular order."""
-    n_old, n_day, n_test = (max(1, round(n * scale)) for n in (N_OLD, N_BORN_A_DAY, N_BORN_TEST_DAY))
-    birth = np.concatenate([-rng.exponential(OLD_AGE, n_old).astype(int), np.repeat(np.arange(1, TEST_DAY), n_day),
-                            np.full(n_test, TEST_DAY)])
+    n_old, n_day, n_test = (
+        max(1, round(n * scale)) for n in (N_OLD, N_BORN_A_DAY, N_BORN_TEST_DAY)
+    )
+    birth = np.concatenate(
+        [
+            -rng.exponential(OLD_AGE, n_old).astype(int),
+            np.repeat(np.arange(1, TEST_DAY), n_day),
+            np.full(n_test, TEST_DAY),
+        ]
+    )
     n = len(birth)
     last = np.maximum(birth, 1) + rng.exponential(LIFE, n).astype(int)
     n_authors = round(N_AUTHORS * scale)
-    supply = rng.permutation(1 / (np.arange(N_TOPICS) + 4.))  # a few broad topics, many small ones
+    supply = rng.permutation(1 / (np.arange(N_TOPICS) + 4.0))  # a few broad topics, many small ones
     supply /= supply.sum()
     fame = np.minimum(rng.standard_normal(n_authors), AUTHOR_KNEE)
     size = np.exp(AUTHOR_SIZE * fame)
     author = rng.choice(n_authors, n, p=size / size.sum())
     fame = (fame[author] - fame[author].mean()) / fame[author].std()
-    log_strength = STRENGTH * (AUTHOR_STRENGTH * fame + np.sqrt(1 - AUTHOR_STRENGTH**2) * rng.standard_normal(n))
+    log_strength = STRENGTH * (
+        AUTHOR_STRENGTH * fame + np.sqrt(1 - AUTHOR_STRENGTH**2) * rng.standard_normal(n)
+    )
     beyond = np.maximum(log_strength - STRENGTH_KNEE, 0)
     strength = np.exp(log_strength - (1 - STRENGTH_BEYOND) * beyond)
     strength[birth == TEST_DAY] *= STRENGTH_TEST_DAY
     author_topic = rng.choice(N_TOPICS, n_authors, p=supply)
     stays = rng.random(n) < STAYS_ON_TOPIC
     topic = np.where(stays, author_topic[author], rng.choice(N_TOPICS, n, p=supply))
-    subtopic = topic * N_SUBTOPICS + np.minimum(rng.geometric(.35, n) - 1, N_SUBTOPICS - 1)
+    subtopic = topic * N_SUBTOPICS + np.minimum(rng.geometric(0.35, n) - 1, N_SUBTOPICS - 1)
 
     centres = rng.standard_normal((N_TOPICS, DIM))
-    parts = {"topic": centres[topic], "subtopic": rng.standard_normal((N_TOPICS * N_SUBTOPICS, DIM))[subtopic],
-             "author": rng.standard_normal((n_authors, DIM))[author], "own": rng.standard_normal((n, DIM))}
+    parts = {
+        "topic": centres[topic],
+        "subtopic": rng.standard_normal((N_TOPICS * N_SUBTOPICS, DIM))[subtopic],
+        "author": rng.standard_normal((n_authors, DIM))[author],
+        "own": rng.standard_normal((n, DIM)),
+    }
     q = sum(np.sqrt(Q_PARTS[name]) * part for name, part in parts.items())  # (F, DIM)
     quality = (  # (F, tasks)
         MODEL.topic.values * correlated(N_TOPICS, SHARED_QUALITY, rng)[topic]
@@ -180,14 +313,28 @@ def make_feeds(scale, rng):
     seconds[longer] = 61 + rng.exponential(60, len(longer)).astype(int)
     in_ms = longer[: max(1, round(N_IN_MS * scale))]
     seconds[in_ms] = np.linspace(8_000, LONGEST_IN_MS, len(in_ms))
-    return {"birth": birth, "last": last, "strength": strength, "topic": topic, "subtopic": subtopic, "author": author,
-            "q": q.astype(np.float32), "quality": quality.astype(np.float32), "seconds": seconds, "centres": centres}
+    return {
+        "birth": birth,
+        "last": last,
+        "strength": strength,
+        "topic": topic,
+        "subtopic": subtopic,
+        "author": author,
+        "q": q.astype(np.float32),
+        "quality": quality.astype(np.float32),
+        "seconds": seconds,
+        "centres": centres,
+    }
 
 
 def intensity(feeds, day):
     """(F,) how readily each feed is shown on a day."""
     age = day - feeds["birth"]
-    return np.where((age >= 0) & (day <= feeds["last"]), feeds["strength"] * (np.maximum(age, 0) + 1.) ** -DECAY, 0)
+    return np.where(
+        (age >= 0) & (day <= feeds["last"]),
+        feeds["strength"] * (np.maximum(age, 0) + 1.0) ** -DECAY,
+        0,
+    )
 
 
 def make_users(scale, feeds, rng):
@@ -195,31 +342,43 @@ def make_users(scale, feeds, rng):
     n = max(2, round(N_USERS * scale))
     rows = interpolate(USER_ROWS, spread(n, rng))
     e = rng.standard_normal((n, DIM))
-    supply = sum(np.bincount(feeds["topic"], intensity(feeds, d + 1) / intensity(feeds, d + 1).sum() * r, N_TOPICS)
-                 for d, r in enumerate(DAY_ROWS))
+    supply = sum(
+        np.bincount(
+            feeds["topic"], intensity(feeds, d + 1) / intensity(feeds, d + 1).sum() * r, N_TOPICS
+        )
+        for d, r in enumerate(DAY_ROWS)
+    )
     mixture = supply * np.exp(CONCENTRATION * e @ feeds["centres"].T / np.sqrt(DIM))  # (U, topics)
     for _ in range(20):  # so that topics are watched as much as they are supplied
         mixture /= mixture.sum(1, keepdims=True)
         mixture *= supply / np.maximum(rows @ mixture, 1e-300)
     mixture /= mixture.sum(1, keepdims=True)
     shared = rng.standard_normal((n, 1, DIM))
-    taste = (np.sqrt(Z_PARTS["exposure"]) * e[:, None] + np.sqrt(Z_PARTS["shared"]) * shared
-             + np.sqrt(Z_PARTS["task"]) * rng.standard_normal((n, len(MODEL), DIM))) / np.sqrt(DIM)
+    taste = (
+        np.sqrt(Z_PARTS["exposure"]) * e[:, None]
+        + np.sqrt(Z_PARTS["shared"]) * shared
+        + np.sqrt(Z_PARTS["task"]) * rng.standard_normal((n, len(MODEL), DIM))
+    ) / np.sqrt(DIM)
     activity = normal_scores(correlated(n, SHARED_ACTIVITY, rng))
     activity = MODEL.activity.values * (activity + MODEL["skew"].values * (activity**2 - 1))
-    return {"rows": rows, "mixture": mixture,
-            "taste": (MODEL.taste.values[:, None] * taste).astype(np.float32),  # (U, tasks, DIM)
-            "activity": activity,
-            "mood": rng.standard_normal((n, N_DAYS)).astype(np.float32),
-            "chattiness": np.exp(CHATTINESS * rng.standard_normal((n, 2)) - CHATTINESS**2 / 2).clip(0, 12),
-            "device": 1 + (rng.random(n) < DEVICE_2)}
+    return {
+        "rows": rows,
+        "mixture": mixture,
+        "taste": (MODEL.taste.values[:, None] * taste).astype(np.float32),  # (U, tasks, DIM)
+        "activity": activity,
+        "mood": rng.standard_normal((n, N_DAYS)).astype(np.float32),
+        "chattiness": np.exp(CHATTINESS * rng.standard_normal((n, 2)) - CHATTINESS**2 / 2).clip(
+            0, 12
+        ),
+        "device": 1 + (rng.random(n) < DEVICE_2),
+    }
 
 
 def rows_a_day(users, rng):
     """(U, days) rows of each user on each day; both sides as published, up to the noise of a multinomial."""
     n = len(users["rows"])
-    weight = rng.gamma(3., size=(n, N_DAYS)) * (rng.random((n, N_DAYS)) < ACTIVE_DAYS)
-    weight[np.arange(n), rng.integers(N_DAYS, size=n)] += 1.  # nobody is away on every day
+    weight = rng.gamma(3.0, size=(n, N_DAYS)) * (rng.random((n, N_DAYS)) < ACTIVE_DAYS)
+    weight[np.arange(n), rng.integers(N_DAYS, size=n)] += 1.0  # nobody is away on every day
     for _ in range(30):
         weight *= DAY_ROWS / DAY_ROWS.sum() * users["rows"].sum() / weight.sum(0)
         weight *= (users["rows"] / weight.sum(1))[:, None]
@@ -236,19 +395,24 @@ def show(users, feeds, who, counts, days, duplicates, rng):
     supply = (supply / supply[:, -1:] * (1 - 1e-9) + np.arange(len(supply))[:, None]).ravel()
     by_topic = np.argsort(feeds["topic"], kind="stable")
     edge = np.searchsorted(feeds["topic"][by_topic], np.arange(N_TOPICS + 1))
-    shown = [np.concatenate([[0.], np.cumsum(intensity(feeds, day)[by_topic])]) for day in days]
+    shown = [np.concatenate([[0.0], np.cumsum(intensity(feeds, day)[by_topic])]) for day in days]
 
     def draw(rows, own_topics):
         feed = np.empty(len(rows), np.int32)
         for part in bar("drawing feeds", range(0, len(rows), CHUNK)):
-            these = rows[part:part + CHUNK]
+            these = rows[part : part + CHUNK]
             drawn = np.searchsorted(supply, user[these] + rng.random(len(these))) % N_TOPICS
             low, high = (drawn, drawn + 1) if own_topics else (0 * drawn, 0 * drawn + N_TOPICS)
             for j, total in enumerate(shown):
                 here = column[these] == j
                 start, end = total[edge[low[here]]], total[edge[high[here]]]
-                at = np.searchsorted(total, start + rng.random(len(start)) * (end - start), side="right") - 1
-                feed[part:part + CHUNK][here] = by_topic[np.minimum(at, len(by_topic) - 1)]
+                at = (
+                    np.searchsorted(
+                        total, start + rng.random(len(start)) * (end - start), side="right"
+                    )
+                    - 1
+                )
+                feed[part : part + CHUNK][here] = by_topic[np.minimum(at, len(by_topic) - 1)]
         return feed
 
     feed = draw(np.arange(len(user), dtype=np.int32), True)
@@ -270,7 +434,7 @@ def intercept(logit, rate):
     """The b at which sigmoid(logit + b) has the mean `rate`."""
     count, edges = np.histogram(logit, 20_000)
     middle = (edges[1:] + edges[:-1]) / 2
-    low, high = -40., 40.
+    low, high = -40.0, 40.0
     for _ in range(60):
         b = (low + high) / 2
         low, high = (b, high) if count @ sigmoid(middle + b) / len(logit) < rate else (low, b)
@@ -287,12 +451,14 @@ def dependent(rule, given, factor, label, probability, rng):
     marginal, drawn = np.zeros(len(factor), np.float32), np.zeros(len(factor), bool)
     uniform = rng.random(len(factor), dtype=np.float32)
     for cell in np.ndindex(*(2,) * len(names)):
-        share, here, q = np.ones(len(factor), np.float32), np.ones(len(factor), bool), 1.
+        share, here, q = np.ones(len(factor), np.float32), np.ones(len(factor), bool), 1.0
         for name, column, outcome in zip(names, given, cell):
             share *= probability[:, column] if outcome else 1 - probability[:, column]
             here &= label[:, column] == outcome
             q *= rule[name] if outcome else 1 - rule[name]
-        conditional = np.minimum(rule["rate"] * q / np.mean(share * factor, dtype=float) * factor, .95)
+        conditional = np.minimum(
+            rule["rate"] * q / np.mean(share * factor, dtype=float) * factor, 0.95
+        )
         marginal += share * conditional
         drawn |= here & (uniform < conditional)
     return drawn, marginal
@@ -305,7 +471,10 @@ def act(users, feeds, user, day, feed, rng):
     device = users["device"].astype(np.int8)[user]
     changed = rng.random(n, dtype=np.float32) < DEVICE_CHANGES
     device[changed] = 3 - device[changed]
-    probability, label = np.zeros((n, len(ACTIONS)), np.float32), np.zeros((n, len(ACTIONS)), np.int8)
+    probability, label = (
+        np.zeros((n, len(ACTIONS)), np.float32),
+        np.zeros((n, len(ACTIONS)), np.int8),
+    )
     interest = np.zeros(n, np.float32)
     for t, (task, column) in enumerate(zip(bar("drawing actions", tasks), columns)):
         m = MODEL.loc[task]
@@ -313,16 +482,27 @@ def act(users, feeds, user, day, feed, rng):
         for part in range(0, n, CHUNK):
             rows = slice(part, part + CHUNK)
             u, f = user[rows], feed[rows]
-            liking = feeds["quality"][f, t] + np.einsum("rd,rd->r", users["taste"][u, t], feeds["q"][f])
+            liking = feeds["quality"][f, t] + np.einsum(
+                "rd,rd->r", users["taste"][u, t], feeds["q"][f]
+            )
             interest[rows] += liking / len(tasks)
-            logit[rows] = (users["activity"][u, t] + m.mood * users["mood"][u, day[rows] - 1] + liking
-                           + m.device * (device[rows] == 2))
+            logit[rows] = (
+                users["activity"][u, t]
+                + m.mood * users["mood"][u, day[rows] - 1]
+                + liking
+                + m.device * (device[rows] == 2)
+            )
         probability[:, column] = sigmoid(logit + np.float32(intercept(logit, m.rate)))
         label[:, column] = rng.random(n, dtype=np.float32) < probability[:, column]
     for i, (name, rule) in enumerate({"comment": COMMENT, "follow": FOLLOW}.items()):
-        column, given = ACTIONS.index(name), [ACTIONS.index(other) for other in rule if other != "rate"]
+        column, given = (
+            ACTIONS.index(name),
+            [ACTIONS.index(other) for other in rule if other != "rate"],
+        )
         factor = users["chattiness"][user, i].astype(np.float32)
-        label[:, column], probability[:, column] = dependent(rule, given, factor, label, probability, rng)
+        label[:, column], probability[:, column] = dependent(
+            rule, given, factor, label, probability, rng
+        )
     return device, label, probability, interest
 
 
@@ -331,9 +511,13 @@ def watch(feeds, feed, label, interest, rng):
     seconds = np.log(np.minimum(feeds["seconds"], 90))
     seconds = (seconds - seconds.mean()) / seconds.std()
     score = rng.standard_normal(len(feed), dtype=np.float32)
-    score += PLAY_SECONDS * seconds[feed].astype(np.float32) + PLAY_INTEREST * interest / interest.std()
+    score += (
+        PLAY_SECONDS * seconds[feed].astype(np.float32) + PLAY_INTEREST * interest / interest.std()
+    )
     score += PLAY_ACTS * label.any(1)
-    lingering = score + STAY_ACTS * label.any(1) + .35 * rng.standard_normal(len(feed), dtype=np.float32)
+    lingering = (
+        score + STAY_ACTS * label.any(1) + 0.35 * rng.standard_normal(len(feed), dtype=np.float32)
+    )
     share = np.linspace(0, 1, 20_001)
 
     def milliseconds(table, x):
@@ -345,7 +529,7 @@ def watch(feeds, feed, label, interest, rng):
 
 def zipf(n, size, rng):
     """Ranks 0..size-1, the r-th about as likely as 1 / r; `size` is a number or an array of shape n."""
-    return np.minimum(np.exp(rng.random(n) * np.log(size + 1.)).astype(np.int64) - 1, size - 1)
+    return np.minimum(np.exp(rng.random(n) * np.log(size + 1.0)).astype(np.int64) - 1, size - 1)
 
 
 def draw_list(lengths, n_values, sources, rng):
@@ -356,7 +540,7 @@ def draw_list(lengths, n_values, sources, rng):
     shares, pools, offsets = zip(*sources)
     offsets, width, lists = np.stack(offsets, axis=1), 3 * int(lengths.max()), []
     for part in bar("drawing lists", range(0, len(lengths), 50_000)):
-        of, wanted = offsets[part:part + 50_000], lengths[part:part + 50_000].tolist()
+        of, wanted = offsets[part : part + 50_000], lengths[part : part + 50_000].tolist()
         which = np.searchsorted(np.cumsum(shares)[:-1], rng.random((len(of), width)))
         rank = zipf(which.shape, np.array(pools)[which], rng)
         value = (rank + np.take_along_axis(of, which, axis=1)) % n_values
@@ -366,12 +550,17 @@ def draw_list(lengths, n_values, sources, rng):
 
 def seen_by_machine(manual, extra, lengths, rng):
     """What a classifier finds: part of the manual list and other values, with falling weights down to almost zero."""
-    kept, weight = rng.random((len(manual), 20)), np.sort(rng.beta(2., 1.5, (len(manual), 20)), axis=1)[:, ::-1]
-    tiny = rng.random(len(manual)) < .3
+    kept, weight = (
+        rng.random((len(manual), 20)),
+        np.sort(rng.beta(2.0, 1.5, (len(manual), 20)), axis=1)[:, ::-1],
+    )
+    tiny = rng.random(len(manual)) < 0.3
     lists = []
-    for i, (values, more, k) in enumerate(zip(bar("weighing lists", manual), extra, lengths.tolist())):
-        values = list(dict.fromkeys([v for v, r in zip(values, kept[i]) if r < .7] + more))[:k]
-        weights = weight[i, :len(values)].tolist()
+    for i, (values, more, k) in enumerate(
+        zip(bar("weighing lists", manual), extra, lengths.tolist())
+    ):
+        values = list(dict.fromkeys([v for v, r in zip(values, kept[i]) if r < 0.7] + more))[:k]
+        weights = weight[i, : len(values)].tolist()
         if tiny[i] and len(values) > 1:
             weights[-1] = round(weights[-1] * 1e-6, 8) + 1e-8
         lists.append(";".join(f"{v} {w:.7g}" for v, w in zip(values, weights)))
@@ -381,23 +570,47 @@ def seen_by_machine(manual, extra, lengths, rng):
 def describe(feeds, ids, rng):
     """The columns of feed_info but the texts, which are too long to hold."""
     n, topic, subtopic, author = len(ids), feeds["topic"], feeds["subtopic"], feeds["author"]
-    lengths = {name: rng.choice(list(share), n, p=np.array(list(share.values())) / sum(share.values()))
-               for name, share in LIST_LENGTHS.items()}
+    lengths = {
+        name: rng.choice(list(share), n, p=np.array(list(share.values())) / sum(share.values()))
+        for name, share in LIST_LENGTHS.items()
+    }
     info = {"feedid": ids, "authorid": feeds["authorid"], "videoplayseconds": feeds["seconds"]}
-    owners = [(subtopic.max() + 1, subtopic), (N_TOPICS, topic), (author.max() + 1, author), (1, np.zeros(n, int))]
-    for kind, size, shares, pools in (("tag", N_TAGS, TAG_SHARES, TAG_POOLS),
-                                      ("keyword", N_KEYWORDS, KEYWORD_SHARES, KEYWORD_POOLS)):
-        sources = [(share, pool, rng.integers(size, size=k)[of]) for share, pool, (k, of) in zip(shares, pools, owners)]
+    owners = [
+        (subtopic.max() + 1, subtopic),
+        (N_TOPICS, topic),
+        (author.max() + 1, author),
+        (1, np.zeros(n, int)),
+    ]
+    for kind, size, shares, pools in (
+        ("tag", N_TAGS, TAG_SHARES, TAG_POOLS),
+        ("keyword", N_KEYWORDS, KEYWORD_SHARES, KEYWORD_POOLS),
+    ):
+        sources = [
+            (share, pool, rng.integers(size, size=k)[of])
+            for share, pool, (k, of) in zip(shares, pools, owners)
+        ]
         names = f"manual_{kind}_list", f"machine_{kind}_list"
         manual = draw_list(lengths[names[0]], size, sources, rng)
         extra = draw_list(lengths[names[1]], size, sources, rng)
         info[names[0]] = [";".join(map(str, values)) for values in manual]
         info[names[1]] = seen_by_machine(manual, extra, lengths[names[1]], rng)
-    n_songs, n_singers = max(1, round(N_SONGS * feeds["scale"])), max(1, round(N_SINGERS * feeds["scale"]))
+    n_songs, n_singers = (
+        max(1, round(N_SONGS * feeds["scale"])),
+        max(1, round(N_SINGERS * feeds["scale"])),
+    )
     taken = rng.random(n)
-    move = rng.integers(n_songs, size=N_TOPICS)[topic], rng.integers(n_songs, size=author.max() + 1)[author]
-    song = np.select([taken < .35, taken < .60], [zipf(n, n_songs, rng) + move[0], rng.integers(3, size=n) + move[1]],
-                     rng.integers(n_songs, size=n)) % n_songs
+    move = (
+        rng.integers(n_songs, size=N_TOPICS)[topic],
+        rng.integers(n_songs, size=author.max() + 1)[author],
+    )
+    song = (
+        np.select(
+            [taken < 0.35, taken < 0.60],
+            [zipf(n, n_songs, rng) + move[0], rng.integers(3, size=n) + move[1]],
+            rng.integers(n_songs, size=n),
+        )
+        % n_songs
+    )
     singer_of = rng.integers(n_singers, size=n_songs)
     info["bgm_song_id"] = [str(s) for s in song.tolist()]
     info["bgm_singer_id"] = [str(s) for s in singer_of[song].tolist()]
@@ -413,7 +626,7 @@ def write_feed_info(path, info, feeds, rng):
     """feed_info.csv, its texts drawn a few thousand feeds at a time; characters are those of the words."""
     names, char_names = [str(i) for i in range(N_WORDS)], [str(i) for i in range(N_CHARS)]
     word_of, move = rng.permutation(N_WORDS), rng.integers(N_WORDS, size=N_TOPICS)
-    n_chars = rng.choice([1, 2, 3], N_WORDS, p=[.45, .40, .15])
+    n_chars = rng.choice([1, 2, 3], N_WORDS, p=[0.45, 0.40, 0.15])
     spelling = rng.permutation(N_CHARS)[zipf((N_WORDS, 3), N_CHARS, rng)]
     n, step = len(info["feedid"]), 4_000
     with open(path, "w", encoding="utf-8", newline="") as file:
@@ -423,12 +636,12 @@ def write_feed_info(path, info, feeds, rng):
             columns = {name: values[rows] for name, values in info.items()}
             for field, (median, deviation, longest) in TEXT_LENGTHS.items():
                 z = rng.standard_normal(rows.stop - part)
-                size = median * np.exp(deviation * (z + .01 * z**3))
+                size = median * np.exp(deviation * (z + 0.01 * z**3))
                 size = np.minimum(size.round().astype(int), longest)
                 if field in MISSING:
                     size = np.where(rng.random(len(size)) < MISSING[field], 0, np.maximum(size, 1))
                 topic = np.repeat(feeds["topic"][rows], size)
-                shift = np.where(rng.random(len(topic)) < .4, move[topic], 0)
+                shift = np.where(rng.random(len(topic)) < 0.4, move[topic], 0)
                 words = word_of[(zipf(len(topic), N_WORDS, rng) + shift) % N_WORDS]
                 tokens = [names[w] for w in words.tolist()]
                 kept = np.arange(3) < n_chars[words, None]
@@ -438,7 +651,10 @@ def write_feed_info(path, info, feeds, rng):
                 for column, of, ends in ((field, tokens, end), (field + "_char", chars, char_end)):
                     ends = [0, *ends.tolist()]
                     columns[column] = [" ".join(of[a:b]) for a, b in zip(ends, ends[1:])]
-            file.writelines(",".join(map(str, row)) + "\n" for row in zip(*(columns[name] for name in FEED_INFO)))
+            file.writelines(
+                ",".join(map(str, row)) + "\n"
+                for row in zip(*(columns[name] for name in FEED_INFO))
+            )
 
 
 def write_embeddings(path, ids, q, author, rng):
@@ -464,7 +680,9 @@ def write_rows(path, columns):
     with open(path, "w", encoding="utf-8", newline="") as file:
         file.write(",".join(columns) + "\n")
         for part in bar(f"writing {path.name}", range(0, len(columns["userid"]), CHUNK)):
-            frame = pd.DataFrame({name: values[part:part + CHUNK] for name, values in columns.items()})
+            frame = pd.DataFrame(
+                {name: values[part : part + CHUNK] for name, values in columns.items()}
+            )
             frame.to_csv(file, header=False, index=False, lineterminator="\n")
 
 
@@ -474,7 +692,9 @@ def generate(out, scale=0.1, seed=1, report=print):
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=out) as beside:
         make(Path(beside), scale, seed, report)
-        (out / "source.json").unlink(missing_ok=True)  # renames cut short leave no folder that looks complete
+        (out / "source.json").unlink(
+            missing_ok=True
+        )  # renames cut short leave no folder that looks complete
         for name in FILES:
             os.replace(Path(beside, name), out / name)
 
@@ -494,16 +714,20 @@ def make(out, scale, seed, report):
     counts = rows_a_day(users, stage(3))
     say(f"{len(users['rows']):,} users and {len(feeds['birth']):,} feeds drawn")
 
-    user, day, feed = show(users, feeds, np.arange(len(counts)), counts, range(1, TEST_DAY), DUPLICATES, stage(4))
+    user, day, feed = show(
+        users, feeds, np.arange(len(counts)), counts, range(1, TEST_DAY), DUPLICATES, stage(4)
+    )
     rng, n_test = stage(5), max(1, round(N_TEST_USERS * scale))
     n_test = min(n_test, len(counts) // 2)
     groups = np.sort(rng.permutation(len(counts))[: 2 * n_test].reshape(2, n_test), axis=1)
     tests = {}
     for (name, rows), group in zip(TEST_ROWS.items(), groups):
-        weight = users["rows"][group] * rng.gamma(3., size=n_test)
+        weight = users["rows"][group] * rng.gamma(3.0, size=n_test)
         count = np.maximum(1, rng.poisson(weight / weight.sum() * rows * scale))[:, None]
-        tests[name] = show(users, feeds, group, count, [TEST_DAY], 0., rng)
-    say(f"{len(user):,} rows of the log and {sum(len(t[0]) for t in tests.values()):,} of the tests shown")
+        tests[name] = show(users, feeds, group, count, [TEST_DAY], 0.0, rng)
+    say(
+        f"{len(user):,} rows of the log and {sum(len(t[0]) for t in tests.values()):,} of the tests shown"
+    )
 
     device, label, probability, interest = act(users, feeds, user, day, feed, stage(6))
     play, stay = watch(feeds, feed, label, interest, stage(7))
@@ -518,27 +742,52 @@ def make(out, scale, seed, report):
     n_user_ids = round((USER_IDS[1] - USER_IDS[0]) * stretch) + 1
     user_id = USER_IDS[0] + np.sort(rng.choice(n_user_ids, len(counts), replace=False))
     ids = rng.choice(round(FEED_IDS[1] * stretch) + 1, met.sum(), replace=False)
-    columns = {"userid": user_id[user], "feedid": ids[place[feed]], "date_": day, "device": device, "play": play,
-               "stay": stay, **dict(zip(ACTIONS, label.T))}
+    columns = {
+        "userid": user_id[user],
+        "feedid": ids[place[feed]],
+        "date_": day,
+        "device": device,
+        "play": play,
+        "stay": stay,
+        **dict(zip(ACTIONS, label.T)),
+    }
     np.save(out / "true_probability.npy", probability)
     write_rows(out / "user_action.csv", {name: columns[name] for name in USER_ACTION})
     for name, (who, _, what) in tests.items():
-        write_rows(out / name, dict(zip(TEST, (user_id[who], ids[place[what]], users["device"][who]))))
+        write_rows(
+            out / name, dict(zip(TEST, (user_id[who], ids[place[what]], users["device"][who])))
+        )
     say("user_action.csv, true_probability.npy, test_a.csv and test_b.csv written")
 
     n_rows = len(user)
     feeds = {name: values[met] for name, values in feeds.items() if name != "centres"}
     feeds["scale"] = scale
     _, feeds["authorid"] = np.unique(feeds["author"], return_inverse=True)
-    del user, day, feed, device, label, probability, interest, play, stay, columns  # room for the texts
+    del (
+        user,
+        day,
+        feed,
+        device,
+        label,
+        probability,
+        interest,
+        play,
+        stay,
+        columns,
+    )  # room for the texts
     write_feed_info(out / "feed_info.csv", describe(feeds, ids, stage(9)), feeds, stage(10))
     say(f"feed_info.csv written, {len(ids):,} feeds")
     write_embeddings(out / "feed_embeddings.csv", ids, feeds["q"], feeds["authorid"], stage(11))
     say("feed_embeddings.csv written")
 
     about = {
-        "name": f"stand-in of scale {scale:g}, seed {seed}", "synthetic": True, "scale": scale, "seed": seed, "rows": n_rows,
-        "version": 1, "columns": list(ACTIONS),
+        "name": f"stand-in of scale {scale:g}, seed {seed}",
+        "synthetic": True,
+        "scale": scale,
+        "seed": seed,
+        "rows": n_rows,
+        "version": 1,
+        "columns": list(ACTIONS),
     }
     (out / "source.json").write_text(json.dumps(about, indent=1) + "\n")
 
@@ -551,23 +800,39 @@ def is_synthetic(folder):
 def main(argv=None):
     parser = Parser(__doc__)
     stand_in = ROOT / "data" / "sample"
-    parser.add_argument("out", nargs="?", metavar="OUT", default=stand_in, help="folder for the CSVs (default: data/sample)")
-    parser.add_argument("--scale", type=float, default=0.1, help="share of the contest's size, 1 being 20,000 users (default: 0.1)")
+    parser.add_argument(
+        "out",
+        nargs="?",
+        metavar="OUT",
+        default=stand_in,
+        help="folder for the CSVs (default: data/sample)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=0.1,
+        help="share of the contest's size, 1 being 20,000 users (default: 0.1)",
+    )
     # of seed 1 the oracle is as good at scale 0.1 as at 1
-    parser.add_argument("--seed", type=int, default=1, help="another seed is another world (default: 1)")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="another seed is another world (default: 1)"
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)
-    if not .001 <= args.scale <= 20:
+    if not 0.001 <= args.scale <= 20:
         parser.error(f"--scale must lie between 0.001 and 20, not {args.scale}")
     if args.seed < 0:
         parser.error(f"--seed must not be negative, it is {args.seed}")
     if Path(args.out).exists() and not Path(args.out).is_dir():
         parser.error(f"{args.out} is a file; name a folder to write into")
     if (Path(args.out) / "user_action.csv").exists() and not is_synthetic(args.out):
-        parser.error(f"{args.out} holds a user_action.csv that is not synthetic; name another folder, so that it is not lost")
+        parser.error(
+            f"{args.out} holds a user_action.csv that is not synthetic; name another folder, so that it is not lost"
+        )
     with redirect_stdout(None if args.quiet else sys.stdout):
-        return guarded("sample.py", lambda: generate(args.out, args.scale, args.seed), args.out)
+        generate(args.out, args.scale, args.seed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with user_errors():
+        main()

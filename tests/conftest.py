@@ -1,4 +1,5 @@
 """Folders that several tests use: a small stand-in, and the real data where it is there."""
+
 import os
 import pty
 import signal
@@ -10,21 +11,40 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 KUAIRAND = Path(os.environ.get("KUAIRAND") or ROOT / "data" / "KuaiRand-Pure" / "data")
+sys.path.insert(0, str(ROOT))
 
 
-def script(name, *arguments, cwd, check=True):
-    """Run a script of the project as a user would, from the folder `cwd`; returns the finished process."""
-    run = subprocess.run([sys.executable, ROOT / name, *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
+def script(name, *arguments, cwd, check=True, **options):
+    """Run a script of the project as a user would, from the folder `cwd`: the finished process."""
+    words = [sys.executable, ROOT / name, *map(str, arguments)]
+    run = subprocess.run(words, cwd=cwd, capture_output=True, text=True, **options)
     assert not check or run.returncode == 0, run.stderr
     return run
 
 
+def assert_one_sentence(run, *parts):
+    """A refused input: exit code 2, and one line on stderr that holds these parts."""
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert run.stderr.count("\n") == 1, run.stderr
+    assert "Traceback" not in run.stderr
+    for part in parts:
+        assert part in run.stderr, run.stderr
+
+
 def in_terminal(name, *arguments, cwd, interrupt=False):
-    """Run a script whose stderr is a terminal, stopped by Ctrl-C at its first bar if so asked: exit code, stdout, stderr."""
+    """Run a script whose stderr is a terminal: exit code, stdout, stderr.
+
+    interrupt: stop it by Ctrl-C at its first bar.
+    """
     ours, its = pty.openpty()
     run = subprocess.Popen(
-        [sys.executable, ROOT / name, *map(str, arguments)], cwd=cwd, stdout=subprocess.PIPE, stderr=its, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it for what runs in the background
+        [sys.executable, ROOT / name, *map(str, arguments)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=its,
+        text=True,
+        # a shell ignores it for what runs in the background
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(its)
     shown = b""
@@ -57,7 +77,17 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tiny_pickles(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny_pickles")
+def tiny_made(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny_made")
     script("get_data.py", tiny, "--out", folder, cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_pickles(tiny_made, tmp_path):
+    """A folder of the tiny stand-in's pickles for one test, which may write into it."""
+    folder = tmp_path / "tiny_pickles"
+    folder.mkdir()
+    for path in tiny_made.iterdir():
+        os.link(path, folder / path.name)
     return folder

@@ -1,27 +1,142 @@
-"""Parser: a mistake on the command line is one sentence that names the flag, and exit code 2."""
+"""Settings and their ranges, for all four scripts; what a mistake says."""
+
+import errno
+import os
+from dataclasses import fields
+
+import deepfm
+import FocalLoss
+import mmoe
+import ple
+from common.command import InputError, Stopped, user_errors
+from common.settings import changed, flag_of, hyperparameters, is_tuple, kind_of, parse
+
 import pytest
-from conftest import script
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-WRONG = {  # command line: what the sentence says
-    "get_data.py --valid_day=3": "get_data.py: --valid_day is no flag: did you mean --valid-day?",
-    "get_data.py --min-cuont 3": "get_data.py: --min-cuont is no flag: did you mean --min-count?",
-    "get_data.py a b": "get_data.py: b is one word too many: --help shows what may be given.",
-    "get_data.py --xyzzy": "get_data.py: --xyzzy is no flag: --help lists them.",
-    "data/sample.py --sclae 1": "sample.py: --sclae is no flag: did you mean --scale?",
-    "data/kuairand.py a b --quite": "kuairand.py: --quite is no flag: did you mean --quiet?",
-    "get_data.py --valid-day x": "get_data.py: argument --valid-day: invalid int value: 'x'",
-    "data/kuairand.py a": "kuairand.py: the following arguments are required: OUT",
-}
+SCRIPTS = {"deepfm": deepfm, "FocalLoss": FocalLoss, "mmoe": mmoe, "ple": ple}
+CASES = int(os.environ.get("CASES", "100"))
 
 
-@pytest.mark.parametrize("command", WRONG)
-def test_wrong_command_line_is_one_sentence(tmp_path, command):
-    run = script(*command.split(), cwd=tmp_path, check=False)
-    assert (run.returncode, run.stdout, run.stderr) == (2, "", WRONG[command] + "\n")
-    assert not any(tmp_path.iterdir())
+def numeric_fields():
+    return [
+        pytest.param(module, item, id=f"{name} {flag_of(item.name)}")
+        for name, module in SCRIPTS.items()
+        for item in fields(module.Settings)
+        if kind_of(item) in (int, float)
+    ]
 
 
-@pytest.mark.parametrize("name", ["get_data.py", "data/sample.py", "data/kuairand.py"])
-def test_help_gives_every_flag_a_line(tmp_path, name):
-    flags = script(name, "--help", cwd=tmp_path).stdout.split("options:")[1]
-    assert "--quiet  " in flags and "print nothing but errors" in flags
+def outside(item):
+    """Words that the range of a numeric field does not hold, nor any field's."""
+    bounds = item.metadata["bounds"]
+    words = ["nan", "inf", "-inf", "two", "1e999", "0x10", "-"]
+    words += ["1.5", "1e3"] if kind_of(item) is int else []
+    if bounds["low"] is not None:
+        words += [str(bounds["low"] - 1), str(bounds["low"] - 10**6)]
+    if bounds["high"] is not None:
+        words += [str(bounds["high"] + 1), str(bounds["high"] * 1000 + 1)]
+    words += [str(bound) for bound in (bounds["above"], bounds["below"]) if bound is not None]
+    return words
+
+
+@pytest.mark.parametrize("module, item", numeric_fields())
+def test_what_is_outside_a_range_is_refused_in_a_sentence_with_the_flag(module, item):
+    for word in outside(item):
+        for given_word in [word, f"1,{word}"] if is_tuple(item) else [word]:
+            with pytest.raises(InputError, match=flag_of(item.name)):
+                parse(module.Settings, "about", [f"{flag_of(item.name)}={given_word}"])
+
+
+@pytest.mark.parametrize("module", SCRIPTS.values())
+@given(data=st.data())
+@settings(max_examples=CASES // 4, deadline=None)
+def test_any_word_for_any_flag_is_taken_or_refused_in_a_sentence(module, data):
+    item = data.draw(st.sampled_from(fields(module.Settings)))
+    number = st.one_of(st.integers(), st.floats(), st.text(max_size=8))
+    words = data.draw(st.one_of(number.map(str), st.lists(number.map(str)).map(",".join)))
+    argv = [flag_of(item.name)] if item.type is bool else [f"{flag_of(item.name)}={words}"]
+    try:
+        made = parse(module.Settings, "about", argv)
+    except InputError as error:
+        assert "\n" not in str(error).strip()
+        return
+    value = getattr(made, item.name)
+    for number in value if is_tuple(item) else [value]:
+        assert isinstance(number, kind_of(item))
+    again = parse(module.Settings, "about", made)
+    assert again is made  # settings already made are taken as they are
+
+
+@pytest.mark.parametrize("module", SCRIPTS.values())
+def test_every_setting_is_a_flag_of_its_name_with_help_and_range(module, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(module.Settings, "about", ["--help"])
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for item in fields(module.Settings):
+        assert flag_of(item.name) in shown
+    assert "a number, at least 0 and below 1; default" in shown  # --dropout
+    assert "a number, above 0; default 0.001" in shown  # --learning-rate
+
+
+def test_values_come_typed_and_what_differs_from_the_defaults_is_told():
+    argv = ["--hidden", "64,32", "--learning-rate", "0.5", "--keep-embeddings", "--runs", "3"]
+    made = parse(deepfm.Settings, "about", [*argv, "--seed", "7"])
+    assert made.hidden == (64, 32)
+    assert list(made.seeds) == [7, 8, 9]
+    assert changed(made) == "--hidden 64,32 --learning-rate 0.5 --keep-embeddings"
+    kept = hyperparameters(made)
+    assert kept["hidden"] == (64, 32) and kept["dropout"] == 0.3
+    assert not {"seed", "runs", "user_data", "name", "quiet"} & set(kept)
+    assert parse(deepfm.Settings, "about", ["--hidden", ""]).hidden == ()
+
+
+@pytest.mark.parametrize(
+    "argv, part",
+    [
+        (["--learning-rat", "1"], "did you mean --learning-rate?"),
+        (["--colour", "1"], "is no flag"),
+        (["scores.csv"], "one word too many"),
+        (["--out", "x.csv"], "--predict"),
+        (["--name", "a/b"], "--name"),
+        (["--name", ""], "--name"),
+        (["--seed", "4294967295", "--runs", "2"], "--seed"),
+        (["--epochs"], "--epochs"),
+    ],
+)
+def test_a_wrong_command_line_is_a_sentence(argv, part):
+    with pytest.raises(InputError, match=part):
+        parse(mmoe.Settings, "about", argv)
+
+
+def test_settings_made_in_python_are_checked_by_the_same_ranges():
+    assert mmoe.Settings(tower=[16, 8]).tower == [16, 8]
+    for wrong in ({"dropout": 1.0}, {"experts": 0}, {"tower": 32}, {"epochs": 1.5}, {"seed": True}):
+        with pytest.raises(InputError, match=flag_of(next(iter(wrong)))):
+            mmoe.Settings(**wrong)
+
+
+@pytest.mark.parametrize(
+    "error, code, parts",
+    [
+        (InputError("table.csv, line 3: mend it."), 2, ["table.csv, line 3: mend it."]),
+        (Stopped("stopped after epoch 1."), 130, ["stopped after epoch 1."]),
+        (KeyboardInterrupt(), 130, ["interrupted"]),
+        (MemoryError(), 2, ["memory ran out"]),
+        (OSError(errno.ENOSPC, "", "x.pkl"), 2, ["x.pkl", "No space left", "make room"]),
+        (FileNotFoundError(errno.ENOENT, "", "y"), 2, ["y", "No such file", "check the path"]),
+        (PermissionError(errno.EACCES, "", "z"), 2, ["z", "Permission denied", "permissions"]),
+        (BrokenPipeError(), 0, []),
+    ],
+)
+def test_what_goes_wrong_ends_a_command_with_a_sentence_and_its_code(error, code, parts, capsys):
+    with pytest.raises(SystemExit) as ended, user_errors():
+        raise error
+    assert ended.value.code == code
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == bool(parts)
+    assert all(part in shown for part in parts)
+    with pytest.raises(ZeroDivisionError), user_errors():
+        raise ZeroDivisionError  # a fault of the project's own keeps its traceback

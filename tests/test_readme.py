@@ -1,27 +1,70 @@
-"""The README's pointers into the code, and the flags that it shows."""
+"""What the documents show: links, flags, and code that is run as it stands there."""
+
 import re
+import subprocess
+import sys
 
-import pytest
-from conftest import ROOT
-
-import FocalLoss
 import deepfm
+import FocalLoss
 import mmoe
 import ple
-from common.command import flag_of
+from common.settings import flag_of
+
+import pytest
+from conftest import ROOT, script
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRACT = (ROOT / "user_data" / "README.md").read_text(encoding="utf-8")
+LINKS = sorted(set(re.findall(r"\[`(\w+)`\]\((\w+\.py)#L(\d+)\)", README)))
 
 
-@pytest.mark.parametrize("name, file, line", sorted(set(re.findall(r"\[`(\w+)`\]\((\w+\.py)#L(\d+)\)", README))))
+@pytest.mark.parametrize("name, file, line", LINKS)
 def test_a_link_points_at_the_definition_that_it_names(name, file, line):
-    assert re.match(rf"(def|class) {name}\b", (ROOT / file).read_text().splitlines()[int(line) - 1])
+    found = (ROOT / file).read_text().splitlines()[int(line) - 1]
+    assert re.match(rf"(def|class) {name}\b", found)
 
 
-def test_every_flag_shown_for_a_script_is_one_of_its_flags():
+def test_every_flag_shown_for_a_script_is_a_flag_of_it():
     scripts = {"deepfm": deepfm, "mmoe": mmoe, "ple": ple, "FocalLoss": FocalLoss}
-    shown = [(name, flag) for name, rest in re.findall(r"python (\w+)\.py (--.*)", README) if name in scripts
-             for flag in re.findall(r"--[\w-]+", rest)]
+    shown = [
+        (name, flag)
+        for name, rest in re.findall(r"python (\w+)\.py (--.*)", README)
+        for flag in re.findall(r"--[\w-]+", rest)
+        if name in scripts
+    ]
     assert len(shown) > 8
     for name, flag in shown:
-        assert flag in {flag_of(one) for one in vars(scripts[name].Settings())}, (name, flag)
+        flags = {flag_of(field) for field in vars(scripts[name].Settings())}
+        assert flag in flags, (name, flag)
+
+
+def test_every_file_that_the_readme_names_is_there():
+    names = set(re.findall(r"`((?:common|data|tests|user_data)/[\w./]*)`", README))
+    names |= set(re.findall(r"python ((?:tests|data)/[\w/]+\.py)", README))
+    assert len(names) > 8
+    for name in names - {"data/sample", "data/kuairand"}:
+        assert (ROOT / name).exists(), name
+
+
+def test_a_model_of_ones_own_is_the_readmes_text(tiny_pickles, tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    body = code.split("def network")[1].split("def main")
+    assert len(body[0].strip().splitlines()) <= 15 and len(body[1].strip().splitlines()) <= 27
+    (tmp_path / "shared_bottom.py").write_text(code)
+    words = [sys.executable, tmp_path / "shared_bottom.py", "--user-data", tiny_pickles]
+    world = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    run = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=world)
+    assert run.returncode == 0, run.stderr
+    last = run.stdout.splitlines()[-1].split()
+    assert last[:3] == ["read_comment", "validation", "AUC:"] and 0.8 < float(last[-1]) < 0.96
+    assert "> shared_bottom" in run.stdout
+    assert (tiny_pickles / "shared_bottom.keras").exists()
+
+
+def test_the_contracts_smallest_example_runs(tmp_path):
+    code = CONTRACT.split("## The smallest example")[1].split("Then `")[0]
+    (tmp_path / "user_data").mkdir()
+    subprocess.run([sys.executable, "-c", re.sub("(?m)^    ", "", code)], cwd=tmp_path, check=True)
+    run = script("mmoe.py", cwd=tmp_path)
+    last = run.stdout.splitlines()[-1].split()
+    assert last[0] == "click" and 0.57 < float(last[-1]) < 0.7

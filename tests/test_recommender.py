@@ -136,9 +136,7 @@ def test_a_step_has_the_gradients_of_a_plain_tape(features):
 def fitted(data, epochs=2, size=8, optimizer=None, regularizer=None, callbacks=(), **options):
     model = compiled(recommender(data, regularizer), optimizer or LazyAdam(0.05), **options)
     batches = model.batches(data.train, ["like", "forward"], size, seed=3)
-    history = model.fit(
-        batches, epochs=epochs, callbacks=list(callbacks), shuffle=False, verbose=0
-    )
+    history = model.fit(batches, epochs=epochs, callbacks=list(callbacks), shuffle=False, verbose=0)
     return model, history.history
 
 

@@ -1,293 +1,256 @@
-"""The file of results, the comparison printed from it, and the plots."""
-import json
+"""The file of results, the comparison printed from it, and the pictures."""
+
+import multiprocessing
 import re
-import subprocess
 import sys
 import warnings
 from types import SimpleNamespace
 
+from common import plots, results
+from common.command import InputError
+
 import numpy as np
+import pandas as pd
 import pytest
-from conftest import ROOT
 from PIL import Image
 
-from common import plots, results, scoring
-from common.pickles import InputError
-
-TASKS = ["read_comment", "like"]
-ADD = """
-import sys
-from common import results
-for i in range(3):
-    results.add(sys.argv[1], {"fingerprint": "f", "model": "m", "tasks": "like", "seed": 3 * int(sys.argv[2]) + i,
-                              "settings": "x" * 20000, f"own_{sys.argv[2]}": i})
-"""
+NAN = float("nan")
+TASKS = ("read_comment", "like")
+SEVEN = (*TASKS, "click_avatar", "forward", "favorite", "comment", "follow")
+HEAD = b"fingerprint,model,tasks,seed,settings"
 
 
-def row(model="mmoe", seed=0, tasks=TASKS, changed="", settings="{}", fingerprint="one", **scores):
-    """A row of results.csv; scores such as auc_like=0.8."""
-    run = {"model": model, "tasks": ",".join(tasks), "seed": seed, "settings": settings, "changed": changed}
-    return {"fingerprint": fingerprint, **run, **scores}
+def row(model="mmoe", seed=0, tasks="like", changed="", settings="{}", fingerprint="this", **more):
+    """A row of results.csv; more: scores such as auc_like=0.8."""
+    run = {"fingerprint": fingerprint, "model": model, "tasks": tasks, "seed": seed}
+    return {**run, "settings": settings, "changed": changed, **more}
 
 
-def data(tasks=TASKS, synthetic=False):
-    valid = {task: np.arange(100) < 3 for task in tasks}
-    meta = {"name": "made up", "synthetic": synthetic, "valid_day": 14, "tasks": dict(zip(tasks, range(len(tasks), 0, -1)))}
-    return SimpleNamespace(meta=meta, valid=valid)
+def loaded(folder, *rows):
+    """{(model, task): [AUC by seed]} once these rows are added."""
+    for content in rows:
+        results.add(folder, content)
+    runs = results.load(folder, "this").query("score == 'auc'")
+    return runs.groupby(["model", "task"], sort=False)["value"].apply(list).to_dict()
 
 
-def scores(auc, uauc=0.6, tasks=TASKS):
-    return {task: {"auc": auc, "uauc": uauc, "logloss": 0.1} for task in tasks}
+def scores(auc):
+    return {"auc": auc, "uauc": auc - 0.2, "logloss": 0.1, "calibration": 1.5}
+
+
+def runs_of(models):
+    """What `load` gives, of {model: [{task: AUC} of each run]}."""
+    rows = [
+        (model, seed, task, score, value)
+        for model, runs in models.items()
+        for seed, run in enumerate(runs)
+        for task, auc in run.items()
+        for score, value in scores(auc).items()
+    ]
+    return pd.DataFrame(rows, columns=results.TIDY)
+
+
+def marks_of(**aucs):
+    return {name: dict.fromkeys(SEVEN, scores(auc)) for name, auc in aucs.items()}
+
+
+def data(tasks=TASKS):
+    meta = {"name": "made up", "synthetic": True, "valid_day": 14}
+    weights = dict(zip(tasks, range(len(tasks), 0, -1), strict=True))
+    valid = dict.fromkeys(tasks, np.arange(100) < 3)
+    return SimpleNamespace(meta=meta, valid=valid, tasks=weights)
+
+
+def test_rows_come_back_as_they_were_written_and_columns_are_added(tmp_path):
+    settings = '{"name": "a ""quoted"" \\n, é 多任务"}\n,'
+    folder = tmp_path / "new"
+    results.add(folder, row(settings=settings, auc_like=0.1 + 0.2, uauc_like=NAN, peak_mb=812))
+    results.add(folder, row("nan", auc_forward=0.6))
+    first = ["this", "mmoe", "like", "0", settings, "", "0.30000000000000004", "", "812", ""]
+    second = ["this", "nan", "like", "0", "{}", "", "", "", "", "0.6"]
+    table = results.read(folder)
+    assert list(table) == [*row(), "auc_like", "uauc_like", "peak_mb", "auc_forward"]
+    assert table.values.tolist() == [first, second]
+    assert sorted(path.name for path in folder.iterdir()) == [".results.lock", "results.csv"]
+    file = folder / "results.csv"  # as a spreadsheet saves it
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"0.6\n", b"0.6\r\n"))
+    assert results.read(folder).values.tolist() == [first, second]
+
+
+def add_ten(folder, number, start):
+    """What a process does. It needs neither Matplotlib nor TensorFlow, which take long."""
+    start.wait()
+    assert not {"matplotlib", "tensorflow"} & set(sys.modules)
+    for i in range(10):
+        results.add(folder, row(seed=10 * number + i, settings="x" * 200_000))
+
+
+def test_processes_that_add_at_the_same_time_lose_and_tear_nothing(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Barrier(2)
+    adders = [spawn.Process(target=add_ten, args=(tmp_path, n, start)) for n in range(2)]
+    for adder in adders:
+        adder.start()
+    for adder in adders:
+        adder.join()
+    assert [adder.exitcode for adder in adders] == [0, 0]
+    table = results.read(tmp_path)
+    assert sorted(table["seed"].astype(int)) == list(range(20))
+    assert (table["settings"] == "x" * 200_000).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "no CSV"),
+        (HEAD.replace(b"tasks,", b""), "lacks the columns tasks"),
+        (b"\x93\x00\xff\xfe\x80", "UTF-8"),
+        (HEAD + b"\nthis,mmoe,like,1.5,{}\n", "column seed must hold whole numbers"),
+        (HEAD + b"\nthis,mmoe,like,0,{}\nthis,mmoe,like,1,{},7\n", "line 3, saw 6"),
+        (HEAD + b',auc_like\nthis,mmoe,like,1,{},"0,93"\n', "column auc_like must hold numbers"),
+    ],
+)
+def test_a_file_that_breaks_during_a_run_stays_and_the_run_is_kept_beside(content, word, tmp_path):
+    results.check(tmp_path)
+    (tmp_path / "results.csv").write_bytes(content)
+    refused = f"results[.]csv.*{word}.*: mend it, or move it away and a new one is begun[.]"
+    with pytest.raises(InputError, match=f"{refused}$"):
+        results.check(tmp_path)
+    with pytest.raises(InputError, match=f"{refused} This run is kept in .*[.]$") as error:
+        results.add(tmp_path, row(auc_like=0.5))
+    assert (tmp_path / "results.csv").read_bytes() == content
+    (kept,) = tmp_path.glob("results-*.csv")
+    assert str(error.value).endswith(f"kept in {kept}.")
+    assert pd.read_csv(kept, keep_default_na=False).to_dict("records") == [row(auc_like=0.5)]
+
+
+def test_latest_rows_of_a_seed_count_and_settings_defaults_and_data_are_apart(tmp_path):
+    assert results.load(tmp_path, "this").empty
+    other = row(auc_like=0.7, uauc_like=0.7, fingerprint="other")
+    flags = row(changed="--experts 4", settings='{"experts": 4}', auc_like=0.9)
+    rows = [row(seed=1, auc_like=0.3), row(auc_like=0.1), flags, row(auc_like=0.5), other]
+    aucs = {("mmoe", "like"): [0.5, 0.3], ("mmoe --experts 4", "like"): [0.9]}
+    assert loaded(tmp_path, *rows) == aucs
+    assert set(results.load(tmp_path, "this")["score"]) == {"auc"}  # the uAUC is of other data
+    rows = [row("ple", settings=str(dim), auc_like=dim / 10) for dim in (1, 2, 3, 2)]
+    aucs |= {("ple", "like"): [0.2], ("ple (older defaults)", "like"): [0.3]}
+    assert loaded(tmp_path, *rows) == aucs | {("ple (older defaults 2)", "like"): [0.1]}
+
+
+def test_runs_of_single_tasks_become_one_model_and_an_empty_score_is_nan(tmp_path):
+    rows = [("like", 0, 0.1), ("forward", 0, 0.2), ("like", 1, 0.3), ("like", 0, 0.4)]
+    single = [row("deepfm", seed, task, **{f"auc_{task}": auc}) for task, seed, auc in rows]
+    aucs = {("deepfm", "like"): [0.4, 0.3], ("deepfm", "forward"): [0.2]}
+    assert loaded(tmp_path, *single) == aucs
+    both = row("deepfm", 0, "like,forward", auc_like=0.6, auc_forward=NAN)
+    aucs = {("deepfm", "like"): [0.6, 0.3], ("deepfm", "forward"): [NAN]}
+    assert str(loaded(tmp_path, both)) == str(aucs)
 
 
 def printed(capsys, *arguments, **options):
-    """{(score, label): (whether it is marked, [n, but of a yardstick, and the cells])} in the order printed, and all lines."""
+    """{(score, model): [sign, n if it has one, cells]} in the order printed, and all lines."""
     results.print_table(*arguments, **options)
     lines = capsys.readouterr().out.splitlines()
-    end = lines[1].index("  n ") - 2  # where labels end
-    body = [line for line in lines if line.startswith(("AUC", "uAUC", "log loss"))]
-    return {
-        (line[:9].strip(), line[11:end].strip()): (line[9] == ">", re.split("  +", line[end:].strip())) for line in body
-    }, lines
+    form = re.compile("(AUC|uAUC|log loss|calibration) +(>?) *([^ ].*?)  +(.*)")
+    rows = [match.groups() for match in map(form.fullmatch, lines) if match]
+    table = {(score, name): [sign, *re.split("  +", end)] for score, sign, name, end in rows}
+    return table, lines
 
 
-# ---- the file
+def test_the_best_of_the_target_is_on_top_and_the_model_just_run_is_marked(capsys):
+    models = {"ple": [{"read_comment": 0.9, "like": 0.7}], "deepfm": [{"read_comment": 0.95}]}
+    models |= {"mmoe --experts 4": [dict.fromkeys(TASKS, auc) for auc in (0.8, 0.9)]}
+    models |= {"nan": [{"read_comment": NAN, "like": NAN}, {"read_comment": NAN}]}
+    marks = marks_of(past=0.72, oracle=0.97)
+    arguments = (capsys, runs_of(models), marks, data(), "mmoe --experts 4")
+    table, lines = printed(*arguments, "like")
+    order = ["oracle", "mmoe --experts 4", "past", "ple"]
+    assert [name for _, name in table if name not in ("deepfm", "nan")] == order * 2
+    head = ["validation", "(SYNTHETIC)", "n", *TASKS, "weighted"]
+    assert [*map(str.split, lines[1:3])] == [head, ["positive", "rate", "3.0000%", "3.0000%"]]
+    assert table["AUC", "mmoe --experts 4"] == [">", "2", *["0.8500 +- 0.0707"] * 2]
+    assert table["uAUC", "oracle"] == ["", *["0.7700"] * 3]
+    assert table["uAUC", "ple"] == ["", "1", "0.7000", "0.5000", "0.6333"]  # weights 2 and 1
+    assert table["uAUC", "deepfm"] == ["", "1", "0.7500", "-", "-"]
+    assert table["AUC", "nan"] == ["", "1-2", "n/a", "n/a"]
+    table, _ = printed(*arguments, "read_comment", verbose=True)
+    order = ["oracle", "deepfm", "ple", "mmoe --experts 4", "past", "nan"]
+    assert [name for _, name in table] == order * 4
+    assert table["calibration", "past"] == ["", "1.5000", "1.5000"]
 
 
-def test_rows_come_back_as_they_were_written(tmp_path):
-    settings = json.dumps({"features": "userid,feedid", "name": 'a "quoted"\nline, é'})
-    results.add(tmp_path / "new", row(settings=settings, auc_like=0.1 + 0.2, uauc_like=float("nan"), peak_mb=812))
-    (read,) = results.read(tmp_path / "new", "one")
-    assert read["settings"] == settings and float(read["auc_like"]) == 0.1 + 0.2
-    assert read["uauc_like"] == "" and read["peak_mb"] == "812" and read["tasks"] == "read_comment,like"
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [".results.lock", "results.csv"]
+def test_long_names_are_cut_and_named_below_and_chinese_ones_keep_the_columns(capsys):
+    long = [f"mmoe --features userid,feedid,device,authorid --learning-rate 0.{i}" for i in (1, 2)]
+    models = {name: [{"like": 0.8}] for name in [*long, "多任务模型", "mmoe"]}
+    _, lines = printed(capsys, runs_of(models), {}, data(["like"]), "多任务模型", "like")
+    *body, first, second, last = lines[1:]
+    assert (first, second, last) == (f"[1] {long[0]}", f"[2] {long[1]}", "")
+    assert {results.places(line) for line in body} == {64}
+    assert [results.places(line) - len(line) for line in body if "多任务模型" in line] == [5, 5]
 
 
-def test_a_new_column_is_added_and_empty_in_older_rows(tmp_path):
-    results.add(tmp_path, row(auc_like=0.5))
-    results.add(tmp_path, row(seed=1, auc_forward=0.6))
-    first, second = results.read(tmp_path, "one")
-    assert list(first) == list(second) == [*row(), "auc_like", "auc_forward"]
-    assert (first["auc_like"], first["auc_forward"], second["auc_like"], second["auc_forward"]) == ("0.5", "", "", "0.6")
-
-
-def test_rows_of_other_data_are_not_read_and_no_file_has_no_rows(tmp_path):
-    assert results.read(tmp_path, "one") == [] and results.check(tmp_path) is None and list(tmp_path.iterdir()) == []
-    for seed, fingerprint in enumerate(["one", "two", "one", "onetwo"]):
-        results.add(tmp_path, row(seed=seed, fingerprint=fingerprint))
-    assert [one["seed"] for one in results.read(tmp_path, "one")] == ["0", "2"]
-    assert results.read(tmp_path, "three") == []
-
-
-def test_twenty_processes_that_add_at_the_same_time_lose_and_tear_nothing(tmp_path):
-    runs = [subprocess.Popen([sys.executable, "-c", ADD, tmp_path, str(i)], cwd=ROOT) for i in range(20)]
-    assert [run.wait() for run in runs] == [0] * 20
-    found = results.read(tmp_path, "f")
-    assert sorted(int(one["seed"]) for one in found) == list(range(60))
-    for one in found:
-        process, i = divmod(int(one["seed"]), 3)
-        assert one["settings"] == "x" * 20000 and {k: v for k, v in one.items() if k.startswith("own_") and v} == {f"own_{process}": str(i)}
-
-
-@pytest.mark.parametrize("content, word", [
-    (b"", "lacks"),
-    (b"time,model,seed\n1,mmoe,0\n", "fingerprint, tasks, settings"),
-    (b"fingerprint;model;tasks;seed;settings\n", "lacks"),
-    (b"\x93\x00\xff\xfe\x80", "UTF-8"),
-    (b"fingerprint,model,tasks,seed,settings\none,mmoe,like\n", "run 1"),
-    (b"fingerprint,model,tasks,seed,settings\none,mmoe,like,0,{}\none,mmoe,like,1,{},7\n", "run 2"),
-    (b"fingerprint,model,tasks,seed,settings\none,mmoe,like,first,{}\n", "numbers"),
-    (b'fingerprint,model,tasks,seed,settings,auc_like\none,mmoe,like,1,{},"0,93"\n', "numbers"),
-])
-def test_a_file_that_is_no_table_of_runs_is_refused_with_its_name_and_left_alone(content, word, tmp_path):
-    file = tmp_path / "results.csv"
-    file.write_bytes(content)
-    for call in (lambda: results.check(tmp_path), lambda: results.add(tmp_path, row()), lambda: results.read(tmp_path, "one")):
-        with pytest.raises(InputError, match=f"(?s)results.csv.*{word}.*: mend it, or move it away") as error:
-            call()
-        assert "\n" not in str(error.value)
-    assert file.read_bytes() == content
-
-
-def test_a_file_saved_by_a_spreadsheet_is_read(tmp_path):
-    results.add(tmp_path, row(auc_like=0.5))
-    file = tmp_path / "results.csv"
-    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
-    results.check(tmp_path)
-    assert results.read(tmp_path, "one")[0]["auc_like"] == "0.5"
-
-
-# ---- from rows to models
-
-
-def models(tmp_path, *rows):
-    for one in rows:
-        results.add(tmp_path, one)
-    return results.models(results.read(tmp_path, "one"))
-
-
-def test_of_the_same_seed_the_latest_row_counts_and_settings_are_apart(tmp_path):
-    flags = {"changed": "--experts 4", "settings": '{"experts": 4}'}
-    found = models(tmp_path, row(auc_like=0.1, auc_read_comment=0.2), row(seed=1, auc_like=0.3, auc_read_comment=0.4),
-                   row(**flags, auc_like=0.9, auc_read_comment=0.8), row(auc_like=0.5, auc_read_comment=0.6))
-    assert found == {
-        "mmoe": [{"like": {"auc": 0.5}, "read_comment": {"auc": 0.6}}, {"like": {"auc": 0.3}, "read_comment": {"auc": 0.4}}],
-        "mmoe --experts 4": [{"like": {"auc": 0.9}, "read_comment": {"auc": 0.8}}],
-    }
-
-
-def test_runs_of_one_task_each_become_one_model(tmp_path):
-    found = models(tmp_path, row("deepfm", tasks=["like"], auc_like=0.1), row("deepfm", tasks=["forward"], auc_forward=0.2),
-                   row("deepfm", 1, tasks=["like"], auc_like=0.3), row("deepfm", tasks=["like"], auc_like=0.4))
-    assert list(found) == ["deepfm"]
-    assert [{task: of["auc"] for task, of in run.items()} for run in found["deepfm"]] == [{"like": 0.4, "forward": 0.2}, {"like": 0.3}]
-    assert results.values(found["deepfm"], "like", "auc") == [0.4, 0.3] and results.values(found["deepfm"], "forward", "auc") == [0.2]
-    both = models(tmp_path, row("deepfm", tasks=["like", "forward"], auc_like=0.6, auc_forward=0.7))
-    assert [{task: of["auc"] for task, of in run.items()} for run in both["deepfm"]] == [{"like": 0.6, "forward": 0.7}, {"like": 0.3}]
-
-
-def test_an_empty_score_is_nan_and_a_column_that_is_not_there_no_score(tmp_path):
-    ((run,),) = models(tmp_path, row(tasks=["like"], auc_like=float("nan"), logloss_like=0.1)).values()
-    assert np.isnan(run["like"]["auc"]) and run["like"]["logloss"] == 0.1 and "uauc" not in run["like"]
-
-
-def test_equal_flags_with_other_defaults_are_not_mixed(tmp_path):
-    found = models(tmp_path, *(row(settings=f'{{"dim": {dim}}}', auc_like=dim / 10, auc_read_comment=0.5) for dim in (1, 2, 3, 2)))
-    first = {name: runs[0]["like"]["auc"] for name, runs in found.items()}
-    assert first == {"mmoe": 0.2, "mmoe (older defaults)": 0.3, "mmoe (older defaults 2)": 0.1}
-
-
-# ---- the comparison
-
-
-def test_mean_and_spread():
-    assert scoring.mean_and_spread([0.5]) == "0.5000" and scoring.mean_and_spread([0.4, 0.6]) == "0.5000 +- 0.1414"
-    assert scoring.mean_and_spread([0.4, float("nan")]) == "n/a"
-
-
-def test_the_best_is_on_top_and_the_run_just_made_is_marked(capsys):
-    made = {"ple": [scores(0.7)], "mmoe --experts 4": [scores(0.8), scores(0.9)], "deepfm": [scores(0.75, tasks=["read_comment"])]}
-    marks = {"user's past rate": scores(0.72, 0.5), "oracle": scores(0.95, 0.9)}
-    found, lines = printed(capsys, made, marks, data(synthetic=True), TASKS, "mmoe --experts 4")
-    order = ["oracle", "mmoe --experts 4", "deepfm", "user's past rate", "ple"]
-    assert list(found) == [(score, label) for score in ("AUC", "uAUC", "log loss") for label in order]
-    assert [key for key, (mark, _) in found.items() if mark] == [(score, "mmoe --experts 4") for score in ("AUC", "uAUC", "log loss")]
-    assert found["AUC", "mmoe --experts 4"][1] == ["2", "0.8500 +- 0.0707", "0.8500 +- 0.0707"]
-    assert found["AUC", "oracle"][1] == ["0.9500", "0.9500"] and found["AUC", "deepfm"][1] == ["1", "0.7500", "-"]
-    assert found["uAUC", "oracle"][1] == ["0.9000"] * 3 and found["uAUC", "deepfm"][1] == ["1", "0.6000", "-", "-"]
-    assert lines[1].split() == ["validation", "(SYNTHETIC)", "n", *TASKS, "weighted", "uAUC"] and lines[2].split()[-2:] == ["3.0000%"] * 2
-    cells = {line[-36:] for line in lines if line.startswith("log loss")}
-    assert cells == {f"{'0.1000':>18}" * 2, f"{'0.1000 +- 0.0000':>18}" * 2, f"{'0.1000':>18}{'-':>18}"}
-
-
-def test_the_order_is_that_of_the_target(capsys):
-    made = {"a": [{"read_comment": {"auc": 0.9}, "like": {"auc": 0.6}}], "b": [{"read_comment": {"auc": 0.8}, "like": {"auc": 0.7}}],
-            "c": [{"read_comment": {"auc": 0.99}}]}
-    assert [label for _, label in printed(capsys, made, {}, data(), TASKS, "a", target="like")[0]] == ["b", "a", "c"]
-    assert [label for _, label in printed(capsys, made, {}, data(), TASKS, "a")[0]] == ["c", "a", "b"]
-
-
-def test_the_weighted_score_is_the_contests_and_needs_all_tasks(capsys):
-    run = {"read_comment": {"auc": 0.9, "uauc": 0.6, "logloss": 0.1}, "like": {"auc": 0.9, "uauc": 0.9, "logloss": 0.1}}
-    found, _ = printed(capsys, {"mmoe": [run]}, {}, data(), TASKS, "mmoe")  # weights 2 and 1
-    assert found["uAUC", "mmoe"][1] == ["1", "0.6000", "0.9000", "0.7000"]
-    _, lines = printed(capsys, {"mmoe": [run]}, {}, data(), ["like"], "mmoe")
-    assert not any("weighted" in line for line in lines)
-
-
-def test_undefined_scores_are_na_come_last_and_a_score_that_none_has_is_left_out(capsys):
-    made = {"nan": [scores(float("nan"), float("nan"))], "good": [scores(0.6, float("nan"))]}
-    found, lines = printed(capsys, made, {"oracle": scores(0.7, float("nan"))}, data(), TASKS, "good")
-    assert [label for score, label in found if score == "AUC"] == ["oracle", "good", "nan"]
-    assert found["AUC", "nan"][1] == ["1", "n/a", "n/a"] and not any("uAUC" in line for line in lines)
-
-
-def test_runs_are_counted_from_the_fewest_to_the_most_of_a_task(capsys):
-    made = {"deepfm": [scores(0.6), scores(0.7, tasks=["read_comment"])], "none": [{}]}
-    found, _ = printed(capsys, made, {}, data(), TASKS, "deepfm")
-    assert found["AUC", "deepfm"][1] == ["1-2", "0.6500 +- 0.0707", "0.6000"] and found["AUC", "none"][1] == ["0", "-", "-"]
-
-
-def test_long_labels_are_cut_told_apart_and_named_below(capsys):
-    tasks = ["read_comment", "like", "click_avatar", "forward"]
-    long = [f"mmoe --features userid,feedid,device,authorid,user_history --learning-rate 0.00{i}" for i in (1, 2)]
-    made = {name: [scores(0.9 - i / 10, tasks=tasks)] * 12 for i, name in enumerate(long)}
-    _, lines = printed(capsys, made, {"user's past rate": scores(0.7, tasks=tasks)}, data(tasks), tasks, long[0])
-    body = [line for line in lines if line.startswith(("AUC", "uAUC", "log loss"))]
-    assert len(body) == 9 and max(map(len, body)) <= 133 and all("… [1]" in line for line in body if ">" in line)
-    assert [line for line in lines if line.startswith("[")] == [f"[1] {long[0]}", f"[2] {long[1]}"]
-
-
-# ---- plots
-
-
-def picture(path):
-    """The (height, width, 3) pixels of a PNG whose edges are white, nothing being cut off there."""
+def draw(function, path, *arguments):
+    """{colour: where it is} in the PNG that is drawn. Its edges are white: nothing is cut off."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a layout that does not fit, a letter that is in no font
+        function(path, *arguments)
     with Image.open(path) as image:
         assert image.format == "PNG"
         pixels = np.asarray(image.convert("RGB"))
-    assert all((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
-    return pixels
-
-
-def shows(pixels, colour):
-    """How many pixels are of this colour, "#rrggbb"."""
-    return int((pixels == tuple(bytes.fromhex(colour[1:]))).all(axis=-1).sum())
+    assert all((edge == 255).all() for edge in (pixels[[0, -1]], pixels[:, [0, -1]]))
+    colours = (plots.BLUE, plots.RED, plots.GREY)
+    return {colour: (pixels == [*bytes.fromhex(colour[1:])]).all(-1) for colour in colours}
 
 
 @pytest.mark.parametrize("n_models, n_tasks, n_runs", [(1, 1, 1), (4, 4, 5), (12, 7, 2)])
-def test_the_comparison_is_a_picture_of_sensible_size(n_models, n_tasks, n_runs, tmp_path):
-    tasks, rng = ["read_comment", "like", "click_avatar", "forward", "favorite", "comment", "follow"][:n_tasks], np.random.default_rng(0)
-    draw = lambda: {task: {"auc": rng.uniform(0.80, 0.82), "uauc": rng.uniform(0.6, 0.62), "logloss": 0.1} for task in tasks}
-    flags = " --learning-rate 0.002 --dropout 0.2 --epochs 3"
-    made = {f"model {i}" + flags * (i % 4): [draw() for _ in range(n_runs)] for i in range(n_models)}
-    marks = {"oracle": scores(0.95, 0.9, tasks), "user's past rate": scores(0.79, 0.5, tasks)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a layout that does not fit is a warning
-        plots.comparison(tmp_path / "one.png", made, marks, data(tasks, synthetic=True), tasks, "model 0")
-    pixels = picture(tmp_path / "one.png")
-    assert 400 < pixels.shape[0] < 3000 and 800 < pixels.shape[1] < 3000
-    assert shows(pixels, plots.RED) > 50 * n_tasks and (shows(pixels, plots.BLUE) > 50 * n_tasks) == (n_models > 1)
-    assert [path.name for path in tmp_path.iterdir()] == ["one.png"]
+def test_a_comparison_of_few_and_of_many_models(n_models, n_tasks, n_runs, tmp_path):
+    aucs = np.random.default_rng(0).uniform(0.8, 0.82, (n_models, n_runs, n_tasks)).tolist()
+    flags = ["", " --learning-rate 0.002 --dropout 0.2", f" --features {'userid,' * 20}"]
+    models = {
+        f"模型 {i}{flags[i % 3]}": [dict(zip(SEVEN, run, strict=False)) for run in runs]
+        for i, runs in enumerate(aucs)
+    }
+    arguments = (marks_of(oracle=0.95, past=0.79), data(SEVEN[:n_tasks]), "模型 0", "like")
+    shown = draw(plots.comparison, tmp_path / "a.png", runs_of(models), *arguments)
+    assert 400 < min(shown[plots.RED].shape) < max(shown[plots.RED].shape) < 3000
+    assert shown[plots.RED].sum() > 300 * n_tasks
+    assert (shown[plots.BLUE].sum() > 100 * n_tasks) == (n_models > 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_nan_scores_and_tasks_not_learned_leave_no_dot(tmp_path):
-    nan = float("nan")
-    made = {"nan": [scores(nan, nan)], "none": [{}], "one task": [scores(0.7, tasks=["like"])] * 2}
-    for current in made:
-        plots.comparison(tmp_path / f"{current}.png", made, {"oracle": scores(nan, nan)}, data(), TASKS, current)
-    dots = {current: shows(picture(tmp_path / f"{current}.png"), plots.RED) for current in made}
-    assert 0 < dots["nan"] == dots["none"] < dots["one task"]  # the legend's alone
+def test_a_yardstick_is_a_line_if_near_and_else_named_above_and_nan_is_no_dot(tmp_path):
+    runs = runs_of({"mmoe": [{"like": 0.80}], "ple": [{"like": 0.81}], "nan": [{"like": NAN}]})
+    more = pd.concat([runs, runs_of({"of another task": [{"stay": 0.9}]})])  # is not drawn
+    for auc, lowest, highest in ((0.815, 0.15, 1), (0.95, 0, 0.05), (NAN, -1, 0.01)):
+        arguments = (marks_of(past=auc), data(["like"]))
+        shown = draw(plots.comparison, tmp_path / "a.png", runs, *arguments, "ple", "like")
+        height, width = shown[plots.RED].shape
+        assert lowest < shown[plots.GREY].sum(axis=0).max() / height < highest, auc
+        assert (shown[plots.GREY][: height // 4].sum() > 25) == np.isfinite(auc), auc
+        places = [np.median(np.nonzero(shown[dot])[1]) for dot in (plots.RED, plots.BLUE)]
+        assert abs(places[0] - places[1]) > 0.3 * width, auc  # the models are still told apart
+        legend = draw(plots.comparison, tmp_path / "a.png", more, *arguments, "nan", "like")
+        assert legend[plots.RED].shape == (height, width)
+        assert shown[plots.RED].sum() > 2.5 * legend[plots.RED].sum() > 0
 
 
-def history(n_epochs, value=0.8):
-    loss = [(step / 10, 0.3 - step / 1000) for step in range(1, 10 * n_epochs + 1)]
-    return {"loss": loss, "scores": [(epoch, scores(value)) for epoch in range(1, n_epochs + 1)]}
+def test_curves_of_few_steps_of_epochs_of_many_networks_and_of_gates(tmp_path):
+    def log(n_epochs, auc=0.8):
+        losses = [(step / 10, 0.3 - step / 1000) for step in range(1, 10 * n_epochs + 1)]
+        aucs = [{task: scores(auc + i / 100) for task in TASKS} for i in range(n_epochs)]
+        return {"losses": losses, "scores": list(enumerate(aucs, start=1))}
 
-
-def test_curves_of_one_epoch_of_several_runs_and_of_gates(tmp_path):
-    gates = {"like": {"like 1": 0.3, "like 2": 0.3, "shared": 0.4}, "forward": {"forward 1": 1.0, "shared": 0.0}}
-    sizes = {}
-    for name, histories, of_gates in (("one", [history(1)], {}), ("three", [history(3)] * 5, {}), ("gates", [history(3)], gates)):
-        plots.curves(tmp_path / f"{name}.png", "a run (SYNTHETIC)", histories, of_gates)
-        pixels = picture(tmp_path / f"{name}.png")
-        sizes[name] = pixels.shape
-        assert shows(pixels, plots.COLOURS[1]) > 50
-    assert sizes["one"] == sizes["three"] and sizes["gates"][1] > sizes["one"][1] + 300
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_curves_with_nan_scores_or_nothing_to_show_do_not_fail(tmp_path):
-    plots.curves(tmp_path / "nan.png", "nan", [history(2, float("nan"))], {"gate": {"expert": float("nan")}})
-    plots.curves(tmp_path / "empty.png", "empty", [{"loss": [], "scores": []}], {})
-    assert shows(picture(tmp_path / "nan.png"), plots.BLUE) > shows(picture(tmp_path / "empty.png"), plots.BLUE) == 0
-
-
-def test_experts_that_gates_share_stand_last_and_levels_stay_in_order():
-    orders = [["a1", "a2", "s"], ["b1", "s"], ["a1", "a2", "b1", "s"], ["next a1", "next s"]]
-    assert plots._merged(orders) == ["a1", "a2", "b1", "s", "next a1", "next s"]
-
-
-def test_matplotlib_is_not_imported_until_something_is_drawn():
-    code = "import sys, common.plots; assert not {'matplotlib', 'tensorflow', 'keras'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    ple = {f"gate_2_{task}": {"own 1": 0.6, "own 2": 0.0, "shared 1": 0.4} for task in TASKS}
+    mmoe = {f"gate_{task}": {f"expert {i}": 1 / 8 for i in range(8)} for task in SEVEN}
+    cases = {"a step": ([{**log(1), "losses": [(1.0, 0.3)]}], {}), "an epoch": ([log(1)], {})}
+    cases |= {"epochs": ([log(3)], {}), "networks": ([log(3)] * 5, {}), "ple": ([log(3)], ple)}
+    cases |= {"mmoe": ([log(1)], mmoe), "nan": ([log(2, NAN)], {})}
+    widths = {}
+    for name, arguments in cases.items():
+        shown = draw(plots.curves, tmp_path / "a.png", f"多任务 {name}", *arguments)
+        assert shown[plots.BLUE].sum() > 20, name
+        assert (shown[plots.RED].sum() > 300) == (name in ("epochs", "networks", "ple")), name
+        widths[name] = shown[plots.RED].shape[1]
+    assert widths["a step"] == widths["an epoch"] < widths["mmoe"] - 300
+    assert widths["an epoch"] < widths["epochs"] - 300
+    assert widths["epochs"] == widths["networks"] == widths["nan"] < widths["ple"] - 300

@@ -1,139 +1,136 @@
-"""What a run keeps: the model, its predictions and export, the submissions and their checker."""
+"""What a run keeps: the saved model, its predictions and export; a run from Python."""
+
 import json
+import pickle
 import subprocess
 import sys
+import threading
 
-import common.quiet  # noqa: F401
+import mmoe
+from common import saved
+from common.columns import TASKS
+from common.command import InputError
+from common.contract import load
+from common.submission import check
+
+import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, script
+from conftest import ROOT, assert_one_sentence, script
+from sklearn.metrics import roc_auc_score
 
-from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS, TASKS
-from common.pickles import InputError, load, read
-from common.scoring import uauc
-from common.submission import check, official_score, write
-
-SMALL = ("--batch-size", 512, "--embedding-dim", 4)
+SMALL = ["--batch-size", "512", "--embedding-dim", "4"]
+RUNS = {
+    "mmoe": [],
+    "ple": ["--own-experts", "2,3,1,2", "--levels", "2"],
+    "deepfm": ["--target", "all"],
+    "FocalLoss": ["--epochs", "1"],
+}
 
 
 @pytest.fixture(scope="module")
-def kept(tiny_pickles):
+def kept(tiny_made, tmp_path_factory):
     """The folder in which each script has run once."""
-    for name, flags in (("mmoe.py", ()), ("ple.py", ()), ("deepfm.py", ("--target", "all")), ("FocalLoss.py", ("--epochs", 1))):
-        script(name, "--user-data", tiny_pickles, *SMALL, *flags, cwd=tiny_pickles)
-    return tiny_pickles
+    folder = tmp_path_factory.mktemp("kept")
+    for path in tiny_made.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    for name, flags in RUNS.items():
+        script(f"{name}.py", "--user-data", folder, *SMALL, *flags, cwd=folder)
+    return folder
 
 
 def python(code, cwd):
     """What a fresh process prints."""
-    run = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, env=None)
+    run = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout
 
 
-# ---- submissions
-
-
 @pytest.mark.parametrize("model", ["mmoe", "ple", "deepfm"])
 @pytest.mark.parametrize("which", ["a", "b"])
-def test_a_submission_has_the_contests_format_and_every_test_row_in_order(kept, tiny, model, which):
-    path, test = kept / f"{model}_submission_{which}.csv", pd.read_csv(tiny / f"test_{which}.csv")
+def test_a_submission_has_the_contests_format_and_every_row_in_order(kept, tiny, model, which):
+    path = kept / f"{model}_submission_{which}.csv"
     columns = check(path, tiny / f"test_{which}.csv")
-    assert tuple(columns)[2:] == TASKS and np.array_equal(columns["feedid"], test.feedid) and len(test) > 100
-    assert path.read_text().splitlines()[0] == "userid,feedid,read_comment,like,click_avatar,forward"
-    assert all(0 < columns[task].mean() < 0.2 and columns[task].std() > 0 for task in TASKS)
+    assert tuple(columns)[2:] == TASKS and len(columns["userid"]) > 100
+    for task, rate in zip(TASKS, (0.2, 0.2, 0.1, 0.1), strict=True):
+        assert 0.0001 < columns[task].mean() < rate and columns[task].std() > 0
+    assert not (kept / "FocalLoss_submission_a.csv").exists()  # of a single task
 
 
-def test_a_single_task_makes_no_submission(kept):
-    assert not (kept / "FocalLoss_submission_a.csv").exists() and (kept / "FocalLoss.keras").exists()
+def test_results_and_pictures_are_written(kept):
+    rows = pd.read_csv(kept / "results.csv")
+    assert rows.model.tolist() == list(RUNS)
+    assert rows.fingerprint.tolist() == [load(kept).fingerprint] * 4
+    assert rows.auc_like.isna().tolist() == [False, False, False, True]
+    assert (rows.rows_per_second > 0).all()
+    assert json.loads(rows.settings[0])["experts"] == 8
+    assert rows.changed[0] == "--embedding-dim 4 --batch-size 512"
+    for name in ("comparison", *RUNS):
+        assert (kept / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    assert not list((kept / ".checkpoints").glob("*"))
 
 
-def test_submission_is_what_the_trained_network_says_of_the_test_day(kept, tiny):
-    """The saved model agrees with a FeatureEmbedding that looks the rows' own day up, on rows of the validation day."""
-    code = f"""
-import mmoe, numpy as np
-from common import saved
-from common.embedding import FeatureEmbedding
-from common.pickles import known, load, read
-import keras
-data = load({str(kept)!r})
-whole = saved.load({str(kept / 'mmoe.keras')!r})
-test = read({str(kept / 'test_a.pkl')!r})
-embed = FeatureEmbedding.of(data, known(mmoe.FEATURES, data.meta).split(","), 4)
-kept = next(layer for layer in whole.layers if isinstance(layer, FeatureEmbedding))
-network = next(layer for layer in whole.layers if isinstance(layer, keras.Model))
-embed.table.assign(kept.table)
-logits = network(list(embed({{name: test[name] for name in embed.spec["inputs"]}})))
-assert "day" in embed.spec["inputs"] and "day" not in kept.spec["inputs"]
-print(" ".join(f"{{p:.6f}}" for p in 1 / (1 + np.exp(-logits["like"].numpy()[:, 0].astype(float)))))
-"""
-    slow = np.array(python(code, ROOT).split(), float)
-    np.testing.assert_allclose(check(kept / "mmoe_submission_a.csv", tiny / "test_a.csv")["like"], slow, atol=2e-6)
+def test_main_gives_the_model_and_its_printed_auc_is_that_of_scikit_learn(
+    tiny_pickles, tiny, capsys
+):
+    result = mmoe.main(["--user-data", str(tiny_pickles), *SMALL])
+    printed = float(capsys.readouterr().out.split()[-1])
+    data = load(tiny_pickles)
+    logits = result.model.logits(data.valid)
+    for task in TASKS:
+        auc = roc_auc_score(data.valid[task], logits[task].astype(np.float64))
+        assert result.scores[0][task]["auc"] == pytest.approx(auc, abs=1e-12)
+    assert printed == pytest.approx(result.scores[0]["read_comment"]["auc"], abs=5.1e-5)
+    assert result.aucs == [result.scores[0]["read_comment"]["auc"]]
+    # the saved model says of the test day what the trained one says, which looks its day up
+    whole = saved.load(tiny_pickles / "mmoe.keras")
+    rows = pd.read_csv(tiny / "test_a.csv")
+    found = saved.probabilities(whole, rows)
+    wanted = result.model.logits(data.test("test_a"))
+    for task in TASKS:
+        p = 1 / (1 + np.exp(-wanted[task].astype(np.float64)))
+        np.testing.assert_allclose(found[task], p, atol=2e-6)
+        submitted = pd.read_csv(tiny_pickles / "mmoe_submission_a.csv")[task]
+        np.testing.assert_allclose(submitted, p, atol=2e-6)
 
 
-@pytest.fixture
-def submission(tmp_path):
-    """A small right submission and its test file."""
-    rng = np.random.default_rng(0)
-    test = pd.DataFrame({"userid": rng.integers(1, 9, 50), "feedid": rng.integers(1, 99, 50), "device": 1})
-    test.to_csv(tmp_path / "test.csv", index=False)
-    write(tmp_path / "right.csv", test.userid, test.feedid, {task: rng.random(50) for task in TASKS})
-    return tmp_path
+def test_settings_a_thread_and_a_name_of_ones_own(tiny_pickles):
+    """As in a notebook's worker: not the main thread, and no script that gives its name."""
+    settings = mmoe.Settings(
+        user_data=str(tiny_pickles), name="mine", experts=2, batch_size=512, quiet=True
+    )
+    results = []
+    thread = threading.Thread(target=lambda: results.append(mmoe.main(settings)))
+    thread.start()
+    thread.join()
+    assert results[0].model.network.get_layer("gate_like").output.shape == (None, 2)
+    assert pd.read_csv(tiny_pickles / "results.csv").model.tolist() == ["mine"]
+    assert (tiny_pickles / "mine.keras").exists()
+    with pytest.raises(InputError, match="nowhere"):
+        mmoe.main(["--user-data", "nowhere"])
 
 
-def test_official_score_is_the_weighted_uauc(submission):
-    columns, rng = check(submission / "right.csv", submission / "test.csv"), np.random.default_rng(1)
-    labels = {task: rng.integers(0, 2, 50) for task in TASKS}
-    found, score = official_score(columns, labels)
-    by_hand = [uauc(labels[task], columns[task], columns["userid"]) for task in TASKS]
-    assert list(found.values()) == by_hand and score == pytest.approx(np.dot(by_hand, [4, 3, 2, 1]) / 10)
-    seven = {**columns, **{task: rng.random(50) for task in ("favorite", "comment", "follow")}}
-    labels |= {task: rng.integers(0, 2, 50) for task in ("favorite", "comment", "follow")}
-    found, score = official_score(seven, labels)
-    assert score == pytest.approx(np.dot(list(found.values()), list(FINAL_ROUND_WEIGHTS.values())) / 13) and len(found) == 7
-
-
-def test_the_checker_is_a_command(submission):
-    labels = pd.read_csv(submission / "test.csv").drop(columns="device")
-    for task in TASK_WEIGHTS:
-        labels[task] = np.random.default_rng(2).integers(0, 2, 50)
-    labels.to_csv(submission / "labels.csv", index=False)
-    command = [sys.executable, "-m", "common.submission", *(submission / name for name in ("right.csv", "test.csv", "labels.csv"))]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0 and "50 rows in the contest's format" in run.stdout and "score 0." in run.stdout
-    run = subprocess.run([*command[:4], submission / "nowhere.csv"], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 2 and run.stderr == f"{submission}/nowhere.csv does not exist: give the path of a CSV.\n"
-
-
-@pytest.mark.parametrize("wrong, sentence", [
-    (lambda lines: lines[:-1], "has 49 rows"),
-    (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], "line 2: it is not of user"),
-    (lambda lines: [lines[0].replace("like,", "likes,"), *lines[1:]], "the header must be"),
-    (lambda lines: [*lines[:-1], lines[-1][:-1]], "line 51: 4 probabilities of 6 decimals"),
-    (lambda lines: [*lines[:-1], lines[-1].rsplit(",", 1)[0] + ",1.500000"], "line 51: 4 probabilities"),
-    (lambda lines: [*lines[:-1], lines[-1].rsplit(",", 1)[0] + ",nan"], "line 51: 4 probabilities"),
-])
-def test_the_checker_finds_what_the_contest_would_refuse(submission, wrong, sentence):
-    lines = (submission / "right.csv").read_text().splitlines()
-    (submission / "wrong.csv").write_text("\n".join(wrong(lines)) + "\n")
-    with pytest.raises(InputError, match=sentence):
-        check(submission / "wrong.csv", submission / "test.csv")
-
-
-# ---- the saved model
-
-
-@pytest.mark.parametrize("name", ["deepfm", "mmoe", "ple", "FocalLoss"])
-def test_predict_scores_a_csv_with_the_saved_model_and_knows_no_id(kept, tiny, tmp_path, name):
-    rows = pd.concat([pd.read_csv(tiny / "test_a.csv"), pd.DataFrame({"userid": [1, 2**31 - 1], "feedid": [2**31 - 1, 0], "device": [7, 1]})])
-    rows.to_csv(tmp_path / "rows.csv", index=False)
-    run = script(f"{name}.py", "--user-data", kept, "--predict", tmp_path / "rows.csv", "--out", tmp_path / "out.csv", cwd=tmp_path)
+@pytest.mark.parametrize("name", RUNS)
+def test_predict_scores_a_csv_whatever_ids_it_has(kept, tiny, tmp_path, name):
+    unknown = {"userid": [1, 2**40], "feedid": [2**31 - 1, 0], "device": [7, -1]}
+    rows = pd.concat([pd.read_csv(tiny / "test_a.csv"), pd.DataFrame(unknown)])
+    rows = rows[["device", "userid", "feedid"]]
+    text = rows.to_csv(index=False).replace("userid", ' "userid" ', 1)  # as spreadsheets may
+    (tmp_path / "rows.csv").write_text(text)
+    predict = ("--predict", tmp_path / "rows.csv", "--out", tmp_path / "out.csv")
+    run = script(f"{name}.py", "--user-data", kept, *predict, cwd=tmp_path)
+    assert f"{len(rows):,} rows" in run.stdout
     found = pd.read_csv(tmp_path / "out.csv")
-    assert list(found.columns[:3]) == ["userid", "feedid", "device"]
-    assert f"{len(rows):,} rows" in run.stdout and np.array_equal(found[["userid", "feedid"]], rows[["userid", "feedid"]])
     tasks = ["read_comment"] if name == "FocalLoss" else list(TASKS)
-    assert np.isfinite(found[tasks].to_numpy()).all() and ((found[tasks] > 0) & (found[tasks] < 1)).all(axis=None)
+    assert list(found.columns) == [
+        "device",
+        "userid",
+        "feedid",
+        *sorted(tasks, key=list(found).index),
+    ]
+    np.testing.assert_array_equal(found[list(rows)], rows)
+    assert ((found[tasks] > 0) & (found[tasks] < 1)).all(axis=None)
     if name != "FocalLoss":
         submitted = pd.read_csv(kept / f"{name}_submission_a.csv")
         np.testing.assert_allclose(found[:-2][tasks], submitted[tasks], atol=2e-6)
@@ -142,57 +139,103 @@ def test_predict_scores_a_csv_with_the_saved_model_and_knows_no_id(kept, tiny, t
 def test_the_saved_model_loads_after_one_import(kept):
     code = f"""
 import mmoe, keras, numpy as np
-model = keras.saving.load_model({str(kept / 'mmoe.keras')!r})
+model = keras.saving.load_model({str(kept / "mmoe.keras")!r})
 rows = {{name: np.array([3, 4]) for name in ("userid", "feedid", "device")}}
 print({{task: p.shape for task, p in model.predict(rows, verbose=0).items()}})
 """
-    assert eval(python(code, ROOT)) == {task: (2,) for task in TASKS}
+    assert eval(python(code, ROOT)) == dict.fromkeys(TASKS, (2,))
 
 
 @pytest.mark.parametrize("name", ["mmoe", "deepfm"])
 def test_export_writes_a_saved_model_that_needs_no_code_of_ours(kept, tiny, tmp_path, name):
     for version in (1, 2):
-        script(f"{name}.py", "--user-data", kept, "--export", tmp_path / "serving", cwd=tmp_path)
+        export = ("--export", tmp_path / "serving")
+        script(f"{name}.py", "--user-data", kept, *export, cwd=tmp_path)
         assert (tmp_path / "serving" / str(version) / "saved_model.pb").exists()
     code = f"""
 import json, numpy as np, pandas as pd, tensorflow as tf
-serve = tf.saved_model.load({str(tmp_path / 'serving' / '1')!r}).signatures["serving_default"]
-rows = pd.read_csv({str(tiny / 'test_a.csv')!r})
-inputs = {{name: (one.dtype.name, one.shape.rank) for name, one in serve.structured_input_signature[1].items()}}
-found = serve(**{{name: tf.constant(rows[name].to_numpy(np.int64)) for name in inputs}})
-print(json.dumps([inputs, {{task: p.numpy().astype(float).round(6).tolist() for task, p in found.items()}}]))
+model = tf.saved_model.load({str(tmp_path / "serving" / "1")!r})
+serve = model.signatures["serving_default"]
+rows = pd.read_csv({str(tiny / "test_a.csv")!r})
+names = list(serve.structured_input_signature[1])
+found = serve(**{{name: tf.constant(rows[name].to_numpy(np.int64)) for name in names}})
+print(json.dumps({{task: p.numpy().astype(float).tolist() for task, p in found.items()}}))
 """
-    inputs, found = json.loads(python(code, tmp_path).splitlines()[-1])
-    assert inputs == {name: ["int64", 1] for name in ("userid", "feedid", "device")} and set(found) == set(TASKS)
+    found = json.loads(python(code, tmp_path).splitlines()[-1])
     submitted = pd.read_csv(kept / f"{name}_submission_a.csv")
     for task in TASKS:
         np.testing.assert_allclose(found[task], submitted[task], atol=2e-6)
 
 
-@pytest.mark.parametrize("content, sentence", [(None, "mmoe.keras is missing: train the model first"), (b"no zip", "cannot be loaded")])
-def test_predict_without_a_model_that_can_be_loaded(tmp_path, content, sentence):
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("userid,feedid\n1,2\n", "column device is missing"),
+        ("userid,feedid,device\n1,x,1\n", "line 2, column feedid: 'x'"),
+        (f"userid,feedid,device\n1,2,1\n{10**20},2,1\n", "line 3, column userid"),
+        ("userid;feedid;device\n1;2;1\n", "semicolons"),
+        ("用户,feedid,device\n1,2,1\n", "column userid is missing"),
+        ("userid,feedid,device\n", "has no rows"),
+    ],
+)
+def test_predict_of_a_csv_that_is_wrong(kept, tmp_path, text, part):
+    (tmp_path / "rows.csv").write_text(text, encoding="gbk")
+    flags = ("--predict", tmp_path / "rows.csv", "--out", tmp_path / "out.csv")
+    run = script("mmoe.py", "--user-data", kept, *flags, cwd=tmp_path, check=False)
+    assert_one_sentence(run, part, "rows.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_predict_with_a_damaged_model(tmp_path):
     (tmp_path / "rows.csv").write_text("userid,feedid,device\n1,2,1\n")
-    if content:
-        (tmp_path / "mmoe.keras").write_bytes(content)
-    run = script("mmoe.py", "--user-data", tmp_path, "--predict", tmp_path / "rows.csv", cwd=tmp_path, check=False)
-    assert run.returncode == 2 and sentence in run.stderr and run.stderr.count("\n") == 1
+    (tmp_path / "mmoe.keras").write_bytes(b"no zip")
+    flags = ("--user-data", tmp_path, "--predict", tmp_path / "rows.csv")
+    run = script("mmoe.py", *flags, cwd=tmp_path, check=False)
+    assert_one_sentence(run, "mmoe.keras cannot be loaded", "train the model again")
 
 
-@pytest.mark.parametrize("text, sentence", [
-    ("userid,feedid\n1,2\n", "column device is missing"), ("userid,feedid,device\n1,x,1\n", "line 2, column feedid: 'x'"),
-])
-def test_predict_of_a_csv_that_is_wrong(kept, tmp_path, text, sentence):
-    (tmp_path / "rows.csv").write_text(text)
-    run = script("mmoe.py", "--user-data", kept, "--predict", tmp_path / "rows.csv", "--out", tmp_path / "out.csv", cwd=tmp_path, check=False)
-    assert run.returncode == 2 and sentence in run.stderr and not (tmp_path / "out.csv").exists()
+def test_a_table_of_ones_own_is_learned_and_predicted(tmp_path):
+    """Advertisements: two tasks of their own, no tables, no users, no days, no vocabularies."""
+    rng = np.random.default_rng(0)
 
+    def rows(n):
+        site = rng.integers(2, 12, n).astype(np.int32)
+        price = rng.normal(size=(n, 2)).astype(np.float32)
+        p = 1 / (1 + np.exp(-(0.9 * (site % 4) + price[:, 0] - 3)))
+        click = (rng.random(n) < p).astype(np.uint8)
+        buy = click & (rng.random(n) < 0.3)
+        return {"site": site, "price": price, "click": click, "buy": buy, "stamp": "ads"}
 
-def test_results_and_pictures_are_written(kept):
-    rows = pd.read_csv(kept / "results.csv")
-    assert rows.model.tolist() == ["mmoe", "ple", "deepfm", "FocalLoss"] and rows.fingerprint.nunique() == 1
-    assert rows.fingerprint[0] == load(kept).fingerprint and rows.auc_read_comment.between(0.5, 1).all()
-    assert rows.auc_like.isna().tolist() == [False, False, False, True] and (rows.rows_per_second > 0).all()
-    assert json.loads(rows.settings[0])["experts"] == 8 and rows.changed[0] == "--embedding-dim 4 --batch-size 512"
-    for name in ("comparison", "mmoe", "ple", "deepfm", "FocalLoss"):
-        assert (kept / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
-    assert not list((kept / ".checkpoints").glob("*")) and read(kept / "meta.pkl")["version"] == 2
+    meta = {
+        "version": 3,
+        "stamp": "ads",
+        "name": "advertisements",
+        "synthetic": False,
+        "tasks": {"click": 2, "buy": 1},
+        "group": None,
+        "tables": [],
+        "valid_day": 0,
+        "vocabularies": {"site": 12},
+        "features": {
+            "site": {"kind": "id", "table": None, "vocabulary": "site"},
+            "price": {"kind": "dense", "table": None, "daily": False},
+        },
+    }
+    for name, content in {"meta": meta, "train": rows(20000), "valid": rows(4000)}.items():
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(content))
+    for name in ("deepfm.py", "ple.py"):
+        run = script(name, "--user-data", tmp_path, "--batch-size", 64, cwd=tmp_path)
+        last = run.stdout.splitlines()[-1].split()
+        assert last[0] == "click" and 0.77 < float(last[-1]) < 0.85
+    table = pd.DataFrame({"site": [2, 3, 999, -5], "price_0": 0.5, "price_1": [0.0, 1, 2, 3]})
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    flags = ("--user-data", tmp_path, "--predict", tmp_path / "rows.csv")
+    script("ple.py", *flags, "--out", tmp_path / "out.csv", cwd=tmp_path)
+    found = pd.read_csv(tmp_path / "out.csv")
+    assert list(found)[:3] == ["site", "price_0", "price_1"]
+    assert found.click[1] > found.click[0] > 0  # 3 % 4 is more than 2 % 4
+    model = saved.load(tmp_path / "ple.keras")
+    unknown = {"site": np.array([1, 999]), "price": np.zeros((2, 2))}
+    scores = saved.probabilities(model, unknown)["click"]
+    assert scores[0] == scores[1]  # an unknown code is OTHER, not a neighbour
+    assert keras.backend.backend() == "tensorflow"

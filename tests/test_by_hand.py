@@ -1,0 +1,132 @@
+"""The tables of tests/by_hand on runs whose scores are known."""
+
+import json
+import sys
+from importlib import import_module
+
+import get_data
+from common import results
+from common.settings import hyperparameters, parse
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from scipy import stats
+
+sys.path.insert(0, str(ROOT / "tests" / "by_hand"))
+
+import compare
+import runs
+import study
+
+SCRIPTS = ("deepfm", "FocalLoss", "mmoe", "ple")
+
+
+@pytest.fixture
+def folder(tiny_pickles):
+    """A Folder with five runs of mmoe and of ple and two of a peer, made up."""
+    folder = runs.Folder(tiny_pickles)
+    folder.frequent = folder.tasks
+    common = {"fingerprint": folder.data.fingerprint, "tasks": ",".join(folder.tasks)}
+    for script, shift in (("mmoe", 0.01), ("ple", 0.0)):
+        settings = parse(import_module(script).Settings, None, [])
+        common["settings"] = json.dumps(hyperparameters(settings), sort_keys=True)
+        for seed in range(5):
+            score = 0.9 + 0.001 * seed + shift + (0.002 if seed == 4 and shift else 0)
+            scores = {f"{name}_{task}": score for task in folder.tasks for name in results.SCORES}
+            row = common | scores | {"model": script, "seed": seed, "weighted_uauc": 0.9}
+            results.add(folder.path, row | {"rows_per_second": 7})
+    for seed in range(2):
+        row = {"model": "LightGBM", "seed": seed, "settings": "{}", "auc_like": 0.8}
+        results.add(folder.path, common | row)
+    return folder
+
+
+def no_run(*_):
+    pytest.fail("a script was run")
+
+
+def test_runs_that_are_there_are_not_made_again_and_peers_are_shown(folder, monkeypatch):
+    monkeypatch.setattr(runs, "apart", no_run)
+    assert list(folder.runs("mmoe").index) == [0, 1, 2, 3, 4]
+    assert folder.runs("ple", seeds=3)["auc_mean"].tolist() == pytest.approx([0.9, 0.901, 0.902])
+    monkeypatch.setattr(runs, "SINGLE", ())
+    assert list(folder.compared()) == ["mmoe", "ple", "LightGBM"]
+    assert folder.compared()["LightGBM"]["auc_like"].tolist() == [0.8, 0.8]
+
+
+def test_missing_seeds_are_run_and_read(tiny_pickles):
+    folder = runs.Folder(tiny_pickles)
+    flags = "--experts 2 --tower= --batch-size 8192"
+    first = folder.runs("mmoe", flags, 1)
+    both = folder.runs("mmoe", flags, 2)
+    assert list(both.index) == [0, 1]
+    assert both["auc_read_comment"][0] == first["auc_read_comment"][0]
+    assert len(results.read(tiny_pickles)) == 2
+
+
+def test_pairs_are_compared_seed_by_seed_with_students_interval(folder, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "SINGLE", ())
+    study.pairs(folder)
+    lines = capsys.readouterr().out.splitlines()
+    line = next(line for line in lines if line.startswith("| mmoe - ple (n = 5)"))
+    differences = [0.01, 0.01, 0.01, 0.01, 0.012]
+    sem = stats.sem(differences)
+    half = np.diff(stats.t.interval(0.95, 4, np.mean(differences), sem))[0] / 2
+    expected = f"**+{np.mean(differences):.4f} ± {half:.4f}**".replace("0.", ".")
+    assert line.split(" | ")[1] == expected == "**+.0104 ± .0011**"
+    assert line.rstrip(" |").endswith("+.0000 ± .0000")  # equal weighted uAUCs are not bold
+
+
+def test_a_cell_is_mean_and_deviation_of_gains_mean_and_standard_error():
+    assert runs.cell(pd.Series([0.91, 0.93])) == ".9200 ± .0141"
+    assert runs.cell(pd.Series([0.01, 0.03]), "+") == "+.0200 ± .0100"
+    assert runs.cell(pd.Series([np.nan])) == ""
+
+
+def test_speeds_are_those_of_the_first_and_the_last_epoch():
+    lines = [f"epoch {n}/3  loss 0.5  like  auc 0.7  {n},234 rows/s" for n in (1, 2, 3)]
+    speeds = compare.speeds("\n".join(["headline, 9 rows/s", *lines, "like validation AUC: 0.7"]))
+    assert speeds == {"first rows/s": 1234, "last rows/s": 3234}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_search_takes_the_defaults_and_as_many_settings_of_each_model(script):
+    drawn = study.drawn(script)
+    settings = import_module(script).Settings
+    epochs = "--epochs=1" if script == "FocalLoss" else "--epochs=2"
+    assert drawn[:2] == [("", 5), (epochs, 5)]
+    assert drawn == study.drawn(script)
+    parsed = [parse(settings, None, flags.split()) for flags, _ in drawn]
+    assert parsed[0] == settings()
+    assert len({json.dumps(hyperparameters(each)) for each in parsed}) == study.BUDGET
+
+
+def test_the_search_validates_the_day_before_the_last_and_encodes_once(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "PICKLES", tmp_path)
+    folder = study.encoded.__wrapped__(tiny, 3)
+    assert folder.path == tmp_path / f"{tiny.name}-3"
+    assert folder.data.meta["valid_day"] == 13
+    rare = study.encoded.__wrapped__(tiny, 1)
+    assert rare.data.meta["vocabularies"]["feedid"] > folder.data.meta["vocabularies"]["feedid"]
+    monkeypatch.setattr(get_data, "main", no_run)
+    assert study.encoded.__wrapped__(tiny, 3).data.fingerprint == folder.data.fingerprint
+
+
+def test_the_search_writes_the_best_settings_of_each_model_first(folder, tmp_path, monkeypatch):
+    def made(script, flags, seeds):
+        scores = {f"auc_{task}": 0.5 + 0.001 * len(flags) for task in folder.tasks}
+        scores |= {f"uauc_{task}": 0.1 for task in folder.tasks} | {"rows_per_second": 7}
+        return folder.with_means(pd.DataFrame([scores for _ in range(seeds)]))
+
+    monkeypatch.setattr(study, "HERE", tmp_path)
+    monkeypatch.setattr(folder, "runs", made)
+    monkeypatch.setattr(study, "encoded", lambda source, min_count: folder)
+    study.search(["anywhere"])
+    table = pd.read_csv(tmp_path / "search.csv", keep_default_na=False)
+    for name in SCRIPTS:
+        rows = table[table["model"] == name]
+        lengths = sorted((len(flags) for flags, _ in study.drawn(name)), reverse=True)
+        assert rows["flags"].map(len).tolist() == lengths
+        assert rows["mean"].iloc[-1] == 0.5  # so few rows are ranked by AUC alone

@@ -1,0 +1,394 @@
+"""Reading of the contest's files: what is right is read as it stands, all else is refused."""
+
+import csv
+import io
+import os
+import re
+import shutil
+import signal
+import threading
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+
+from common import csvs
+from common.columns import ACTIONS, FEED_IDS, FEED_INFO, KEYWORD_LISTS, TAG_LISTS
+from common.command import InputError
+from common.contest import (
+    MIN_WEIGHT,
+    parse_list,
+    read_embeddings,
+    read_log,
+    read_rows,
+    read_source,
+    read_truth,
+)
+from common.csvs import LARGEST_ID, MISSING, Source, read_columns
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.filterwarnings("error")  # a warning in a terminal is no sentence
+CASES = int(os.environ.get("CASES", "100"))
+FUZZ = settings(
+    max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+LOG = """userid,feedid,date_,device,read_comment,comment,like,play,stay,click_avatar,forward,follow,favorite
+5,100,1,1,1,0,0,12000,13000,0,0,0,0
+5,101,1,1,0,0,1,3000,20,0,0,0,0
+9,100,2,1,1,0,0,60000,90000,0,0,1,0
+9,102,2,2,0,0,0,0,20,1,0,0,0
+12,103,3,1,0,1,1,10,20,0,1,0,1
+"""
+FEEDS = f"""{",".join(FEED_INFO)}
+103,7,20000,1 2,,,5.0,,,,3,3 0.9;8 0.00000011,,,
+100,7,20,7,,,5.0,6.0,40;41,40,1;2;1,1 0.8,,,
+101,8,5.5,8,,,,,41,,,,,,
+102,7,60,9,,,4.0,6.0,,,2;9,2 0.5;9 0.4,,,
+"""
+VECTORS = np.random.default_rng(0).normal(size=(4, 8)).round(8)
+EMBEDDINGS = "feedid,feed_embedding\n" + "".join(
+    f"{100 + row},{' '.join(f'{v:.8f}' for v in vector)} \n" for row, vector in enumerate(VECTORS)
+)
+TEST = "userid,feedid,device\n9,100,1\n77,999,2\n"
+TABLES = {"user_action.csv": LOG, "feed_info.csv": FEEDS, "test_a.csv": TEST}
+FILES = {**TABLES, "feed_embeddings.csv": EMBEDDINGS}
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def contents(place):
+    """All that is read of a folder or zip, as lists."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(part) for key, part in value.items() if key != "place"}
+        if isinstance(value, list | tuple):
+            return [plain(part) for part in value]
+        return value.tolist() if isinstance(value, np.ndarray) else value
+
+    return plain(read_source(Source(place), lambda stage, told: None))
+
+
+def refusal(place, **changed):
+    """The sentence that refuses a folder or zip, in which these files are changed for a while."""
+    before = {name: (place / name).read_bytes() for name in changed if (place / name).exists()}
+    for name, content in changed.items():
+        (place / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError) as refused:
+        contents(place)
+    for name in changed:
+        (place / name).write_bytes(before[name]) if name in before else (place / name).unlink()
+    sentence = str(refused.value)
+    assert "\n" not in sentence and sentence.endswith(".") and len(sentence) < 500, sentence
+    assert str(place) in sentence
+    return sentence
+
+
+def rows_of(text):
+    return list(csv.reader(io.StringIO(text)))
+
+
+def text_of(rows, **options):
+    file = io.StringIO()
+    csv.writer(file, **{"lineterminator": "\n"} | options).writerows(rows)
+    return file.getvalue()
+
+
+# ---- the same in another way
+
+
+def shuffled(text, names, values, rng):
+    """The text with further columns of these values, its columns in random order."""
+    rows = [[*row, *more] for row, more in zip(rows_of(text), [names, *values], strict=False)]
+    order = rng.permutation(len(rows[0]))
+    return text_of([[row[i] for i in order] for row in rows])
+
+
+def dressed_header(text, rng):
+    header, _, rest = text.partition("\n")
+    dresses = ["{}", " {}", "{} ", '"{}"', ' "{}"', '" {} "', "\t{}"]
+    return ",".join(str(rng.choice(dresses)).format(n) for n in header.split(",")) + " \n" + rest
+
+
+def blank_lines(text, rng):
+    return re.sub("\n", lambda end: "\n" + str(rng.choice(["", "\n", "  \n", "\n \n"])), text)
+
+
+def as_floats(text, rng):
+    forms = [r"\1.0,+\2,", r"0\1,\2.000,", r" \1, \2 ,", r"\1e0,\2.,"]
+    return re.sub(r"(?m)^(\d+),(\d+),", str(rng.choice(forms)), text)
+
+
+def in_gbk(text, rng):
+    return shuffled(text, ["描述", "歌手", "作者"], [["一二", "", "五"]] * 5, rng).encode("gbk")
+
+
+SAME = {
+    "dressed header": dressed_header,
+    "mark of UTF-8": lambda text, rng: "\ufeff" + dressed_header(text, rng),
+    "columns in GBK": in_gbk,
+    "long texts": lambda text, rng: shuffled(text, ["x"], [["x" * 5000], [" " * 5000]] * 3, rng),
+    "Windows": lambda text, rng: text.replace("\n", "\r\n"),
+    "no line break at the end": lambda text, rng: text[:-1],
+    "quotes": lambda text, rng: text_of(rows_of(text), quoting=csv.QUOTE_ALL),
+    "commas after rows": lambda text, rng: re.sub(r"(?<=\n)(.+)", r"\1,,,", text),
+    "commas after all lines": lambda text, rng: text.replace("\n", ",,\n"),
+    "blank lines": blank_lines,
+    "floats": as_floats,
+}
+
+
+@pytest.mark.parametrize("chunk", [1, 3, csvs.CHUNK])
+@pytest.mark.parametrize("kind", SAME)
+def test_what_says_the_same_in_another_way_is_read_the_same(source, monkeypatch, kind, chunk):
+    expected = contents(source)
+    monkeypatch.setattr(csvs, "CHUNK", chunk)
+    for seed, (name, text) in enumerate(TABLES.items()):
+        content = SAME[kind](text, np.random.default_rng(seed))
+        assert content != text
+        (source / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        assert contents(source) == expected
+
+
+# ---- damage
+
+WORDS = {  # words that stand for no value of these columns
+    ("user_action.csv", ("userid", "feedid", "date_", "device", "play")): [
+        *("nine", "9.5", "-9", "4294967296", "9" * 20, "inf", "1e400", "1e19", "nan", "NULL", ""),
+        *("5 6", "0x10", "1_0", "\x009", "9\x009", "一", "\ufffd", "1e-3", "1,5"),
+    ],
+    ("user_action.csv", ACTIONS): ["2", "255", "256", "-1", "yes", "0.5", ""],
+    ("user_action.csv", ("date_",)): ["0", "1000"],
+    ("feed_info.csv", (*FEED_IDS, "feedid")): ["-7", "4.5", "9" * 20, "inf", "seven"],
+    ("feed_info.csv", ("videoplayseconds",)): ["inf", "-inf", "1e400", "long"],
+    ("feed_info.csv", TAG_LISTS + KEYWORD_LISTS): [
+        *("two", "1_0", "9" * 20, "1;-1;2", "1.5;", "3;1 x", "²", "1 0,5", "7 1 1")
+    ],
+    ("test_a.csv", ("userid", "feedid", "device")): ["", "x", "2147483648"],
+}
+
+
+@pytest.mark.parametrize("chunk", [2, csvs.CHUNK])
+@pytest.mark.parametrize("name, columns", WORDS)
+def test_a_word_that_is_no_value_is_named_with_its_line(source, monkeypatch, name, columns, chunk):
+    monkeypatch.setattr(csvs, "CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    for word in WORDS[name, columns]:
+        rows = rows_of(FILES[name])
+        line = int(rng.integers(2, len(rows) + 1))
+        column = str(rng.choice(columns))
+        rows[line - 1][rows[0].index(column)] = word
+        n_blank = int(rng.integers(3))
+        text = text_of(rows).replace("\n", "\n" + "  \n" * n_blank, 1)
+        assert f"{name}, line {line + n_blank}, column {column}: " in refusal(
+            source, **{name: text}
+        )
+
+
+def damaged_lines(rng):
+    """(file, its text, part of the sentence) for each way in which a line can be damaged."""
+    name = str(rng.choice([*TABLES]))
+    lines = FILES[name].splitlines()
+    first, second = np.sort(rng.permutation(np.arange(1, len(lines)))[:2]).tolist()
+    n = lines[0].count(",") + 1
+    longer = [line + ",1" * (row == second) for row, line in enumerate(lines)]
+    told = f"line {second + 1}: it has {n + 1} fields and the header {n}"
+    yield name, "\n".join(longer), told
+    longer[first] = longer[first].rpartition(",")[0]  # pandas tells a long line by its commas
+    yield name, "\n".join(longer), told
+    for rows in ([first], [first, second], [second]):
+        quoted = lines.copy()
+        for row in rows:
+            place = rng.choice([m.end() for m in re.finditer("^|,", lines[row])])
+            quoted[row] = lines[row][:place] + '"' + lines[row][place:]
+        end = second + 1 if len(rows) == 2 else len(lines)
+        yield name, "\n".join(quoted) + "\n", f"line {end}: a quote is not closed before it"
+    cut = int(rng.integers(LOG.index("\n12,") + 4, LOG.rindex(",") + 1))
+    yield "user_action.csv", LOG[:cut], "line 6, column "
+    for name in ("feed_info.csv", "feed_embeddings.csv"):
+        lines = FILES[name].splitlines()
+        feed = lines[first].split(",")[0]
+        text = "\n".join([*lines, lines[first]])
+        yield name, text, f"line {len(lines) + 1}: feed {feed} is listed twice"
+    vectors = EMBEDDINGS.splitlines()
+    feed, _, numbers = vectors[second].partition(",")
+    wrong = [f"{feed}.5,{numbers}", f"-1,{numbers}", f'{feed},"{numbers}"', f"{9**20},{numbers}"]
+    words = ["1e300", "-1e39", "nan", "inf", "x", "0x1", "1 2", ""]
+    for line in wrong + [re.sub(r"\S+ $", word, f"{feed},{numbers}") for word in words]:
+        changed = "\n".join([*vectors[:second], line, *vectors[second + 1 :]])
+        yield "feed_embeddings.csv", changed, f"line {second + 1}: not an id and 8 finite numbers"
+
+
+@pytest.mark.parametrize("chunk", [1, csvs.CHUNK])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_line_is_named(source, monkeypatch, seed, chunk):
+    monkeypatch.setattr(csvs, "CHUNK", chunk)
+    for name, text, told in damaged_lines(np.random.default_rng(seed)):
+        assert f"{name}, {told}" in refusal(source, **{name: text})
+
+
+MISSPELT = {
+    "read_comment": ["readcomment", "Read_Comment", "read-comment"],
+    "like": ["Like", "likes"],
+    "click_avatar": ["click_avater"],
+    "favorite": ["favourite"],
+    "play": ["Play"],
+    "userid": ["user_id", "UserID"],
+    "date_": ["date"],
+}
+NEEDED = {
+    "user_action.csv": ["userid", "feedid", "date_", "device"],
+    "feed_info.csv": ["feedid", *FEED_IDS, *TAG_LISTS, *KEYWORD_LISTS, "videoplayseconds"],
+    "test_a.csv": ["userid", "feedid", "device"],
+}
+WHOLE = {  # kind: (file, its content, part of the sentence)
+    "separators": [
+        (name, text.replace(",", separator), f"{name} has {told} between its columns")
+        for name, text in FILES.items()
+        for separator, told in ((";", "semicolons"), ("\t", "tabs"))
+    ],
+    "no rows": [(n, text.splitlines()[0], f"{n} has no rows") for n, text in FILES.items()],
+    "no text": [
+        (name, content, name)
+        for name, text in FILES.items()
+        for content in (
+            b"",
+            b"\n\n",
+            bytes(99),
+            text.encode("utf-16"),
+            b"x" * 200_000,
+            b"\x89PNG\r",
+        )
+    ],
+    "misspelt columns": [
+        ("user_action.csv", LOG.replace(f"{right}", wrong, 1), f"'{wrong}' of the header is nearly")
+        for right, words in MISSPELT.items()
+        for wrong in words
+    ],
+    "lost columns": [
+        (name, re.sub(rf"\b{column}\b", "x", FILES[name], count=1), f"column {column} is missing")
+        for name, columns in NEEDED.items()
+        for column in columns
+    ],
+    "lost actions": [
+        ("user_action.csv", re.sub("|".join(ACTIONS), "", LOG), "has no column of read_comment")
+    ],
+    "a column twice": [("user_action.csv", LOG.replace("stay", " play", 1), "'play' stands twice")],
+    "no note": [
+        ("source.json", content, "source.json")
+        for content in (
+            b"[]",
+            b"{",
+            b'{"name": 5}',
+            b"null",
+            b"",
+            b"[" * 10**5,
+            b"\xff",
+            b"9" * 5000,
+        )
+    ],
+    "no numbers of a feed": [
+        ("feed_embeddings.csv", "feedid,feed_embedding\n100,\n101,\n", "line 2: not an id and"),
+        ("feed_embeddings.csv", "feedid,feed_embedding\n\n\n", "line 2: not an id and"),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_file_that_is_no_table_of_ours_is_refused(source, kind):
+    for name, content, told in WHOLE[kind]:
+        assert told in refusal(source, **{name: content})
+
+
+# ---- at random
+
+IDS = st.integers(0, LARGEST_ID)
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]))
+ROWS = st.tuples(IDS, st.none() | IDS, st.none() | st.floats(0, 1e6), TEXTS)
+PIECES = ["", "", "\n", ",", '"', ";", " ", "\r", "\0", "0", "1", "-", ".", "e", "9" * 20, "nan"]
+PIECES += ["inf", "true", "一", "\ud7ff", "\ufeff", ";;", '"5"', "1 0.5", "\r\n", "0x10", "1_0"]
+SPLICES = st.tuples(st.floats(0, 1), st.integers(0, 40), st.sampled_from(PIECES))
+
+
+@FUZZ
+@given(st.lists(ROWS, min_size=1), st.permutations(range(4)), st.booleans(), st.booleans())
+def test_a_csv_that_is_written_is_read_again(rows, order, quoted, windows):
+    names = ["userid", "authorid", "seconds", "text"]
+    options = {"quoting": csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL}
+    options |= {"lineterminator": "\r\n" if windows else "\n"}
+    text = text_of([[row[i] for i in order] for row in [names, *rows]], **options)
+    with TemporaryDirectory() as folder:
+        Path(folder, "a.csv").write_bytes(text.encode())
+        kinds = {"text": ["text"], "real": ["seconds"]}
+        kinds["within"] = {"userid": (0, LARGEST_ID), "authorid": (MISSING, LARGEST_ID)}
+        columns = read_columns(Source(folder), "a.csv", names, **kinds)
+    users, authors, seconds, texts = zip(*rows, strict=True)
+    assert columns["userid"].tolist() == [*users]
+    assert columns["authorid"].tolist() == [MISSING if i is None else i for i in authors]
+    np.testing.assert_array_equal(columns["seconds"], np.array(seconds, float))
+    blank = {"", *"NA NaN nan null NULL None n/a N/A #N/A <NA> #NA -nan -NaN".split()}
+    assert columns["text"] == ["" if text in blank else text for text in texts]
+
+
+@FUZZ
+@given(st.lists(st.lists(st.tuples(IDS, st.none() | st.floats(0, 1)))), st.sampled_from(["", "  "]))
+def test_a_list_that_is_written_is_read_again(lists, blank):
+    def item(value, weight):
+        return f"{blank}{value}" + ("" if weight is None else f" {weight}") + blank
+
+    strings = [";".join(item(*pair) for pair in pairs) + blank for pairs in lists]
+    values, lengths = parse_list(strings, "line {}".format, "tags")
+    kept = [[v for v, weight in row if weight is None or weight >= MIN_WEIGHT] for row in lists]
+    assert lengths.tolist() == [len(row) for row in kept]
+    assert values.tolist() == [value for row in kept for value in row]
+
+
+def slowly_read(path, columns):
+    """The rows of whole numbers of a file, by Python's csv."""
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        header, *rows = csv.reader(file)
+    places = [[name.strip(' "\t') for name in header].index(column) for column in columns]
+    truths = {"true": 1, "false": 0}
+    return [
+        [float(truths.get(row[i].strip().lower(), row[i])) for i in places]
+        for row in rows
+        if len(row) > 1 or any(field.strip() for field in row)
+    ]
+
+
+@FUZZ
+@given(st.sampled_from([*FILES]), st.lists(SPLICES, min_size=1, max_size=3), st.integers(1, 5))
+def test_a_file_damaged_at_random_is_read_as_it_stands_or_refused(source, name, splices, chunk):
+    text = FILES[name]
+    for where, n_lost, piece in splices:
+        start = int(where * len(text))
+        text = text[:start] + piece + text[start + n_lost :]
+    path = source / name
+    path.write_bytes(text.encode("utf-8", "replace"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csvs, "CHUNK", chunk)
+        try:
+            raw = contents(source)
+            tables = {
+                "user_action.csv": raw["log"],
+                **{f"{n}.csv": t for n, t in raw["tests"].items()},
+            }
+            if name in tables:
+                rows = [*map(list, zip(*tables[name].values(), strict=True))]
+                assert rows == slowly_read(path, tables[name])
+        except InputError as error:
+            assert "\n" not in str(error) and str(path) in str(error)
+        finally:
+            path.write_text(FILES[name])

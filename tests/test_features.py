@@ -1,0 +1,305 @@
+"""The groups of features against slow, obvious versions on small data, and how a group is added."""
+
+import sys
+from types import ModuleType
+
+import get_data
+from common import features
+from common.contract import load
+from common.csvs import LARGEST_ID, MISSING
+from common.embedding import LookUp
+from common.features import Feature, content, cooccurrence, history, taste, watch_time
+from common.features.ids import distinct, encode, rows_of, vocabulary
+from common.features.past import Past, watch_times
+from common.pickles import FIRST, OTHER, PADDING
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.decomposition import PCA
+
+M = 20  # rows by which rates and means are smoothed, as user_data/README.md says
+DAYS = range(7)  # day 3 has no rows, day 5 validates, and what is known before day 6 is the test's
+AUTHORS = {1: 7, 2: 8, 3: 8, 4: 9, 7: 7}  # of the feeds' rows; 0, 5 and 6 have none
+ACTIONS = ("like", "forward")
+
+
+def past_of(n_rows=150, **changes):
+    """A Past of five users and seven feeds; the last of both come on the last day alone."""
+    rng = np.random.default_rng(0)
+    day = rng.choice([1, 2, 4, 5], n_rows)
+    train = day < 5
+    info = {  # feed 105 is not described, 106 without author, 107 as long as 101
+        "feedid": np.array([107, 103, 101, 106, 102, 104]),
+        "authorid": np.array([7, 8, 7, MISSING, 8, 9]),
+        "videoplayseconds": np.array([20_000.0, 60, 20, np.nan, 300, 7]),
+    }
+    columns = {
+        "day": day,
+        "user": np.where(train, rng.integers(1, 5, n_rows), rng.integers(1, 6, n_rows)),
+        "feed": np.where(train, rng.integers(1, 7, n_rows), rng.integers(1, 8, n_rows)),
+        "labels": {name: (rng.random(n_rows) < 0.3).astype(np.uint8) for name in ACTIONS},
+        "play": rng.integers(0, 60_000, n_rows),
+        "train": train,
+        "user_ids": np.arange(11, 16),
+        "feed_ids": np.arange(101, 108),
+    }
+    more = {"device": None, "embeddings": None, "info": info, "min_count": 1}
+    return Past(**columns | more | changes)
+
+
+def log_of(past):
+    """The log as a DataFrame, the authors and the slowly computed watch times with it."""
+    log = pd.DataFrame({"day": past.day, "user": past.user, "feed": past.feed, **past.labels})
+    log["author"] = log.feed.map(AUTHORS)
+    if past.play is not None:
+        log["watched"] = slow_watch_times(log, np.log1p(past.play / 1000), past.lengths)
+    return log
+
+
+def slow_watch_times(log, played, lengths):
+    """The watch time of each row, where only videos of exactly one length make a group."""
+    length = lengths[log.feed]
+    surplus = pd.Series(0.0, log.index)
+    watched = surplus.copy()
+    for day in np.unique(log.day):
+        for row in np.flatnonzero(log.day == day):
+            alike = (log.day <= day) & (length == length[row])
+            surplus[row] = played[row] - played[alike].mean()
+        deviation = np.sqrt(np.square(surplus[log.day <= day]).mean())
+        watched[log.day == day] = surplus / deviation
+    return watched
+
+
+def rows_of_each(log):
+    """Rows of each user, of each feed, and of each feed's author: {name: [DataFrame]}."""
+    return {
+        "user": [log[log.user == user] for user in range(6)],
+        "feed": [log[log.feed == feed] for feed in range(8)],
+        "author": [log[log.author == AUTHORS.get(feed)] for feed in range(8)],
+    }
+
+
+def rates_of(log, action):
+    """Everyone's rate of an action, and the smoothed rates of the users."""
+    p = (log[action].sum() + 0.5) / (len(log) + 1)
+    users = rows_of_each(log)["user"]
+    return p, pd.Series([(own[action].sum() + M * p) / (len(own) + M) for own in users])
+
+
+def assert_close(found, expected):
+    np.testing.assert_allclose(np.asarray(found, np.float64), expected, atol=2e-3)  # of float16
+
+
+# ---- what was known before each day
+
+
+def test_histories_equal_loops_over_strictly_earlier_days():
+    past = past_of()
+    log = log_of(past)
+    made = history.features(past, {})
+    assert [*made] == ["user_history", "feed_history", "author_history"]
+    for day in DAYS:
+        before = log[log.day < day]
+        for name, groups in rows_of_each(before).items():
+            feature = made[f"{name}_history"]
+            assert len(feature.values) == len(DAYS) and feature.columns == (*ACTIONS, "rows")
+            for column, action in enumerate(ACTIONS):
+                p, rates = rates_of(before, action)
+                viewers = [rows.user.map(rates).sum() for rows in groups]
+                positives = [rows[action].sum() for rows in groups]
+                lifts = np.log(np.add(positives, 2) / np.add(viewers, 2))
+                expected = np.log(rates / p) if name == "user" else lifts
+                assert_close(feature.values[day, :, column], expected)
+            n_rows = [len(rows) for rows in groups]
+            assert_close(feature.values[day, :, -1], np.log1p(n_rows) / 10)
+
+
+def test_watch_times_equal_loops_over_strictly_earlier_days():
+    past = past_of()
+    log = log_of(past)
+    assert_close(past.watched, log.watched)
+    made = watch_time.features(past, {})
+    assert [*made] == ["user_watch_time", "feed_watch_time", "author_watch_time"]
+    for day in DAYS:
+        groups = rows_of_each(log[log.day < day])
+        own = pd.Series([rows.watched.sum() / (len(rows) + M) for rows in groups["user"]])
+        assert_close(made["user_watch_time"].values[day, :, 0], own)
+        for name in ("feed", "author"):
+            surplus = [(rows.watched - rows.user.map(own)).sum() for rows in groups[name]]
+            expected = np.divide(surplus, [len(rows) + M for rows in groups[name]])
+            assert_close(made[f"{name}_watch_time"].values[day, :, 0], expected)
+    assert watch_time.features(past_of(play=None), {}) == {}
+
+
+def test_watch_times_do_not_depend_on_the_length_of_the_video():
+    rng = np.random.default_rng(0)
+    seconds = rng.uniform(5, 60, 400)
+    eagerness = rng.normal(size=50)
+    day, user, feed = rng.integers([[1], [0], [0]], [[5], [50], [400]], (3, 40_000))
+    noise = 0.3 * eagerness[user] + 0.2 * rng.normal(size=len(day))
+    play = 1000 * np.expm1(1 + np.log(seconds[feed]) / 2 + noise)
+    watched = watch_times(day, play, feed, np.log1p(seconds), np.ones(400, bool))
+    assert abs(np.corrcoef(watched, seconds[feed])[0, 1]) < 0.03
+    assert np.corrcoef(watched, eagerness[user])[0, 1] > 0.75
+    assert watched.std() == pytest.approx(1, abs=0.02)
+
+
+def slow_tastes(log, vectors, scale):
+    """(users, vectors of actions, watch time if that is in the log, and views)."""
+    tastes = np.zeros((6, 3 + ("watched" in log), vectors.shape[1]))
+    everyone = sum(vectors[log.feed]) / max(len(log), 1)
+    for user, own in enumerate(rows_of_each(log)["user"]):
+        n = len(own)
+        for column, action in enumerate(ACTIONS):
+            rate = rates_of(log, action)[1][user]
+            total = (own[action].to_numpy() - rate) @ vectors[own.feed]
+            tastes[user, column] = total / np.sqrt(rate * (n + M)) / scale
+        if "watched" in log:
+            total = (own.watched - own.watched.sum() / (n + M)).to_numpy() @ vectors[own.feed]
+            tastes[user, 2] = total / np.sqrt(n + M) / scale
+        tastes[user, -1] = (sum(vectors[own.feed]) - n * everyone) / (n + M)
+    return tastes
+
+
+@pytest.mark.parametrize("block", [2, taste.BLOCK])
+@pytest.mark.parametrize("play", [True, False])
+def test_tastes_equal_loops_over_strictly_earlier_days(monkeypatch, play, block):
+    monkeypatch.setattr(taste, "BLOCK", block)
+    past = past_of() if play else past_of(play=None)
+    log = log_of(past)
+    vectors = np.random.default_rng(1).normal(size=(8, 3)).astype(np.float32)
+    vectors[0] = 0
+    scale = np.sqrt(np.mean([(a @ b) ** 2 for a in vectors[1:7] for b in vectors[1:7]]))
+    (feature,) = taste.features(
+        past, {"feed_embedding": Feature("dense", "feed", vectors)}
+    ).values()
+    for day, found in zip(DAYS, feature.values, strict=True):
+        assert_close(found, slow_tastes(log[log.day < day], vectors, scale))
+    assert feature.columns == (*ACTIONS, *(["watch_time"] if play else []), "views")
+    assert feature.partner == "feed_embedding" and taste.features(past, {}) == {}
+
+
+def test_the_taste_of_a_user_without_one_has_unit_variance_on_any_feed():
+    rng = np.random.default_rng(0)
+    day, user, feed = rng.integers(1, [[4], [301], [501]], (3, 60_000))
+    past = past_of(len(day), day=day, user=user, feed=feed, train=day > 0)
+    past.n_users = 301
+    past.n_feeds = 501
+    past.labels = {"like": (rng.random(len(day)) < 0.05).astype(np.uint8)}
+    past.watched = rng.normal(size=len(day)).astype(np.float32)
+    vectors = (rng.normal(size=(501, 6)) * [3, 2, 1, 1, 0.5, 0.1]).astype(np.float32)
+    tastes = taste.past_tastes(past, vectors, 3)[-1].astype(np.float64)
+    for column in (0, 1):  # 200 rows of 220 after smoothing: the root of 10/11, about
+        assert np.std(tastes[1:, column] @ vectors[1:].T) == pytest.approx(0.94, abs=0.06)
+
+
+# ---- vectors of users and feeds
+
+
+def test_cooccurrence_is_the_singular_vectors_of_the_normalized_views():
+    rng = np.random.default_rng(0)
+    user, feed = rng.integers(1, [[41], [51]], (2, 3000))
+    feed = np.where((user > 20) & (rng.random(3000) < 0.8), 1 + feed // 2, feed)
+    day = np.repeat([1, 2], [2900, 100])  # day 2 validates
+    views = np.zeros((42, 52))  # users and feeds that nobody met at both ends
+    np.add.at(views, (user[:2900], feed[:2900]), 1)
+    sums = [views.sum(axis=1), views.sum(axis=0)]
+    roots = [np.sqrt(np.maximum(n, 1)) for n in sums]
+    left, _, right = np.linalg.svd(views / np.outer(*roots))
+    ids = {"user_ids": np.arange(41), "feed_ids": np.arange(51)}
+    past = past_of(user=user, feed=feed, day=day, train=day < 2, **ids)
+    made = cooccurrence.features(past, {})
+    assert [*made] == ["user_cooccurrence", "feed_cooccurrence"]
+    for feature, exact, n, root in zip(made.values(), (left, right.T), sums, roots, strict=True):
+        assert feature.values.shape == (len(n), 32) and not feature.values[n == 0].any()
+        for axis, found in enumerate(feature.values.T[:3], start=1):
+            expected = np.where(n > 0, exact[:, axis] / root, 0)
+            expected = (expected / expected[n > 0].std()).clip(-3, 3)
+            assert min(np.abs(found - sign * expected).max() for sign in (1, -1)) < 0.02
+    assert cooccurrence.features(past, {"feed_embedding": None}) == {}
+
+
+def test_the_pca_is_that_of_scikit_learn_signs_included():
+    rng = np.random.default_rng(0)
+    full = rng.normal(size=(300, 60)) * np.geomspace(1, 0.05, 60) + rng.normal(size=60)
+    rows = rng.permutation(300)
+    seen = np.arange(300) % 3 > 0
+    fitted = PCA(32, svd_solver="full").fit(full[seen[rows]])
+    expected = np.zeros((300, 32))
+    expected[rows] = fitted.transform(full) / np.sqrt(fitted.explained_variance_[0])
+    expected[0] = 0
+    found = content.reduce_embeddings(full.astype(np.float32), rows, seen)
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+    for n_seen, width in ((0, 0), (1, 0), (2, 2), (40, 32)):  # one feed differs from none
+        few = np.isin(np.arange(300), np.arange(1, n_seen + 1))
+        assert content.reduce_embeddings(full, rows, few).shape == (300, width)
+
+
+# ---- ids
+
+IDS = st.integers(0, LARGEST_ID)
+
+
+@given(
+    st.lists(st.tuples(st.just(MISSING) | st.integers(0, 9) | IDS, st.integers(0, 9)), min_size=1),
+    st.integers(0, 12),
+)
+def test_every_id_has_its_code_or_is_rare_or_missing(rows, min_count):
+    raw, counts = np.array(rows, np.int64).T
+    known = vocabulary(raw, counts, min_count)
+    totals = {value: counts[raw == value].sum() for value in raw.tolist()}
+    frequent = [v for v, n in totals.items() if v != MISSING and n >= max(min_count, 1)]
+    assert known.tolist() == sorted(frequent)
+    codes = {MISSING: PADDING} | {value: FIRST + i for i, value in enumerate(known.tolist())}
+    assert encode(raw, known).tolist() == [codes.get(value, OTHER) for value in raw.tolist()]
+
+
+@given(st.lists(st.integers(0, 50) | IDS), st.lists(st.integers(-1, 50) | IDS), st.integers(1, 60))
+def test_rows_and_distinct_ids_are_the_same_whichever_way_they_are_looked_up(keys, ids, times):
+    keys = np.unique(np.array(keys, np.int32))
+    ids = np.array(ids * times, np.int32)  # many are looked up in a table, few are searched
+    places = {key: row for row, key in enumerate(keys.tolist(), start=1)}
+    assert rows_of(ids, keys).tolist() == [places.get(value, 0) for value in ids.tolist()]
+    known = distinct(ids[ids >= 0])
+    assert known.tolist() == sorted({value for value in ids.tolist() if value >= 0})
+    assert known.dtype == np.int64
+
+
+# ---- a new group
+
+
+def test_a_group_is_a_module_and_a_name_in_groups(tiny, tmp_path, monkeypatch, capsys):
+    before = []
+
+    def toy_features(past, made):
+        before.extend(made)
+        views = np.log1p(past.feed_rows)
+        daily = np.zeros((past.n_days + 1, past.n_users, 1), np.float16)
+        daily += np.arange(past.n_days + 1)[:, None, None] / 100
+        return {
+            "toy": Feature("dense", "feed", views[:, None], daily=False, columns=("views",)),
+            "toy_by_day": Feature("dense", "user", daily, daily=True, default=False),
+        }
+
+    toy = ModuleType("common.features.toy")
+    toy.ABOUT = "made for this test"
+    toy.features = toy_features
+    monkeypatch.setitem(sys.modules, toy.__name__, toy)
+    monkeypatch.setattr(features, "GROUPS", (*features.GROUPS, "toy"))
+    get_data.main([str(tiny), "--out", str(tmp_path / "out")])
+    assert "made for this test" in capsys.readouterr().out
+    data = load(tmp_path / "out")
+    described = data.meta["features"]
+    assert [*described] == [*before, "toy", "toy_by_day"] and "user_taste" in before
+    about = {"kind": "dense", "table": "feed", "daily": False, "columns": ["views"]}
+    assert described["toy"] == about and described["toy_by_day"]["default"] is False
+    assert "toy" in data.features and "toy_by_day" not in data.features
+    views = np.log1p(np.bincount(data.train["feed"]))
+    data.choose(features=["toy", "toy_by_day"])
+    batch = {name: column[:50] for name, column in data.train.items()}
+    still, daily = LookUp.of(data)(batch)["dense"]["parts"]
+    np.testing.assert_allclose(still[:, 0], views[batch["feed"]], rtol=1e-6)
+    np.testing.assert_allclose(daily[:, 0], batch["day"] / 100, rtol=1e-3)

@@ -1,0 +1,370 @@
+"""The four scripts as a user runs them, from an empty folder."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+from common.columns import ACTIONS
+from common.contract import load
+from common.pickles import read, write_all
+from common.scores import uauc, yardsticks
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import KUAIRAND, ROOT, assert_one_sentence, in_terminal, script
+from sklearn.metrics import roc_auc_score
+
+SCRIPTS = ["deepfm.py", "FocalLoss.py", "mmoe.py", "ple.py"]
+TASKS = ["read_comment", "like", "click_avatar", "forward"]
+LAST_LINE = re.compile(r"\w+ validation AUC: (\d\.\d{4})( \+- \d\.\d{4})?")
+
+
+def last_auc(run):
+    """The AUC of the last line, whose form is part of what users rely on."""
+    match = LAST_LINE.fullmatch(run.stdout.splitlines()[-1])
+    assert match, run.stdout
+    return float(match[1])
+
+
+def table(run, score, model, task="read_comment"):
+    """A number of the printed table of a single run."""
+    lines = run.stdout.splitlines()
+    heads = next(line for line in lines if line.startswith("validation")).split()
+    row = next(line for line in lines if re.match(rf"{score} +(> )?{re.escape(model)}  ", line))
+    cells = re.findall(r"(?<=  )(?:\d\.\d{4}|n/a|-)(?=  |$)", row)
+    return float(cells[[head for head in heads if head in (*TASKS, "weighted")].index(task)])
+
+
+def epochs(run):
+    """The lines of the epochs, without their speed."""
+    lines = [line for line in run.stdout.splitlines() if line.startswith("epoch")]
+    return [re.sub(r"[\d,]+ rows/s", "", line) for line in lines]
+
+
+def results_of(folder):
+    return pd.read_csv(folder / "results.csv")
+
+
+# ---- results
+
+
+@pytest.fixture(scope="module")
+def stand_in_pickles(stand_in, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stand_in_pickles")
+    script("get_data.py", stand_in, "--out", folder, cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_on_the_stand_in_each_beats_the_users_past_rate(name, stand_in_pickles, tmp_path):
+    run = script(name, "--user-data", stand_in_pickles, cwd=tmp_path)
+    data = load(stand_in_pickles)
+    past = yardsticks(data)["user's past rate"]["read_comment"]
+    floor = roc_auc_score(data.valid["read_comment"], past)
+    model = name[:-3]
+    assert last_auc(run) > floor > 0.92
+    assert last_auc(run) == table(run, "AUC", model)
+    assert table(run, "AUC", "user's past rate") == pytest.approx(floor, abs=6e-5)
+    assert table(run, "uAUC", "user's past rate") == 0.5
+    assert table(run, "uAUC", model) >= 0.6
+    assert 0.94 < table(run, "AUC", "oracle") < 0.965
+    assert table(run, "uAUC", "oracle") > table(run, "uAUC", model)
+    assert "SYNTHETIC" in run.stdout and run.stderr == ""
+    if name in ("mmoe.py", "ple.py"):
+        for task, auc in zip(TASKS, (0.93, 0.86, 0.83, 0.83), strict=True):
+            assert auc < table(run, "AUC", model, task) < table(run, "AUC", "oracle", task)
+        assert 0.64 < table(run, "uAUC", model, "weighted") < 0.68
+
+
+def test_users_past_rate_is_the_smoothed_rate_over_earlier_days(stand_in, stand_in_pickles):
+    log = pd.read_csv(stand_in / "user_action.csv")
+    data = load(stand_in_pickles)
+    train = log[log.date_ < 14]
+    valid = log[log.date_ == 14]
+    by_user = train.groupby("userid").read_comment.agg(["sum", "size"])
+    rate = (by_user["sum"] + 20 * train.read_comment.mean()) / (by_user["size"] + 20)
+    rates = valid.userid.map(rate).fillna(train.read_comment.mean())
+    past = yardsticks(data)["user's past rate"]["read_comment"]
+    wanted = roc_auc_score(valid.read_comment, rates)
+    found = roc_auc_score(data.valid["read_comment"], past)
+    assert found == pytest.approx(wanted, abs=2e-4)  # statistics are kept in half precision
+    assert uauc(data.valid["read_comment"], past, data.valid["user"]) == 0.5
+
+
+@pytest.fixture(scope="module")
+def real_pickles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kuairand")
+    script("data/kuairand.py", KUAIRAND, folder / "csv", cwd=folder)
+    script("get_data.py", folder / "csv", "--out", folder / "pickles", cwd=folder)
+    return folder / "pickles"
+
+
+@pytest.mark.parametrize("name", SCRIPTS if KUAIRAND.is_dir() else [])
+def test_on_kuairand_each_reaches_what_known_libraries_get(name, real_pickles, tmp_path):
+    run = script(name, "--user-data", real_pickles, cwd=tmp_path)
+    assert 0.80 <= last_auc(run) < 0.82
+    assert "SYNTHETIC" not in run.stdout
+
+
+def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles, tmp_path):
+    folder = tmp_path / "shuffled"
+    shutil.copytree(stand_in_pickles, folder, ignore=shutil.ignore_patterns("results.csv"))
+    train = read(folder / "train.pkl")
+    rng = np.random.default_rng(0)
+    train |= {task: rng.permutation(train[task]) for task in TASKS}
+    contents = {"train.pkl": train}
+    for key in ("user", "feed"):  # the statistics would still know the labels
+        content = read(folder / f"{key}.pkl")
+        for name in content:
+            if name.endswith(("_history", "_watch_time", "_taste")):
+                content[name] = np.zeros_like(content[name])
+        contents[f"{key}.pkl"] = content
+    write_all(folder, contents)
+    run = script("mmoe.py", "--user-data", folder, cwd=tmp_path)
+    assert abs(last_auc(run) - 0.5) < 0.05
+
+
+def test_a_second_epoch_has_new_embeddings_and_learns_nothing_by_heart(stand_in_pickles, tmp_path):
+    folder = shutil.copytree(stand_in_pickles, tmp_path / "data")
+    for flags in ((), ("--keep-embeddings",)):
+        script("mmoe.py", "--user-data", folder, "--epochs", 3, *flags, cwd=tmp_path)
+    kept = results_of(folder).tail(2)
+    curves = [json.loads(curve) for curve in kept["auc_by_epoch"]]
+    anew, same = (np.mean(list(curve.values()), axis=0) for curve in curves)  # AUC by epoch
+    assert anew.shape == (3,) and anew[0] == same[0]
+    assert anew[2] > anew[0] - 0.003 and anew[2] > same[2]
+    last = [curve["read_comment"][-1] for curve in curves]
+    assert last == pytest.approx(list(kept["auc_read_comment"]), abs=1e-6)
+
+
+# ---- behaviour
+
+
+@pytest.mark.parametrize("name", ["deepfm.py", "ple.py"])
+def test_a_seed_gives_the_same_bytes_and_another_seed_others(name, tiny, tiny_pickles, tmp_path):
+    made = []
+    for seed in (4, 4, 5):
+        flags = ("--user-data", tiny_pickles, "--epochs", 2, "--batch-size", 64, "--seed", seed)
+        lines = epochs(script(name, *flags, cwd=tmp_path))
+        predict = ("--predict", tiny / "test_a.csv", "--out", "scores.csv")
+        script(name, *flags[:2], *predict, cwd=tmp_path)
+        assert len(lines) == 2
+        made.append((lines, (tmp_path / "scores.csv").read_bytes()))
+    assert made[0] == made[1]
+    assert made[0][0] != made[2][0] and made[0][1] != made[2][1]
+
+
+def test_several_runs_take_the_next_seeds_and_print_their_spread(tiny_pickles, tmp_path):
+    flags = ("--user-data", tiny_pickles, "--batch-size", 256)
+    runs = [script("mmoe.py", *flags, "--seed", seed, cwd=tmp_path) for seed in (1, 2)]
+    run = script("mmoe.py", *flags, "--seed", 1, "--runs", 2, cwd=tmp_path)
+    aucs = results_of(tiny_pickles)["auc_read_comment"].tolist()
+    assert aucs[:2] == aucs[2:]  # a run among others is the run alone
+    assert last_auc(run) == pytest.approx(np.mean(aucs), abs=6e-5)
+    assert run.stdout.splitlines()[-1].endswith(f" +- {np.std(aucs[:2], ddof=1):.4f}")
+    assert epochs(run) == epochs(runs[0]) + epochs(runs[1])
+
+
+def test_focal_loss_of_gamma_0_without_annealing_is_deepfm(tiny_pickles, tmp_path):
+    flags = ("--user-data", tiny_pickles, "--epochs", 2, "--batch-size", 128)
+    plain = epochs(script("deepfm.py", *flags, cwd=tmp_path))
+    focal = script("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "", cwd=tmp_path)
+    annealed = script("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "2", cwd=tmp_path)
+    assert len(plain) == 2 and plain == epochs(focal) != epochs(annealed)
+
+
+def test_focal_scores_are_mapped_to_probabilities_in_the_same_order(tiny_pickles, tmp_path):
+    for flags in ((), ("--raw-scores",)):
+        flags = ("--user-data", tiny_pickles, "--gamma", 2, *flags)
+        script("FocalLoss.py", *flags, cwd=tmp_path)
+    mapped, raw = results_of(tiny_pickles).tail(2).to_dict("records")
+    assert mapped["auc_read_comment"] == pytest.approx(raw["auc_read_comment"], abs=1e-4)
+    assert mapped["logloss_read_comment"] < raw["logloss_read_comment"]
+    surplus = [abs(np.log(row["calibration_read_comment"])) for row in (mapped, raw)]
+    assert surplus[0] < surplus[1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 10**7])
+def test_any_batch_size_trains(batch_size, tiny_pickles, tmp_path):
+    contents = {}
+    for name in ("train.pkl", "valid.pkl"):
+        rows = read(tiny_pickles / name)
+        few = {key: column if key == "stamp" else column[:400] for key, column in rows.items()}
+        contents[name] = few
+    write_all(tiny_pickles, contents)
+    flags = ("--user-data", tiny_pickles, "--batch-size", batch_size, "--epochs", 2)
+    lines = epochs(script("mmoe.py", *flags, cwd=tmp_path))
+    losses = [float(re.search(r"loss ([\d.]+)", line)[1]) for line in lines]
+    assert losses[1] < losses[0]  # of four tasks; it has learned something
+
+
+def test_a_task_without_positives_on_the_validation_day_is_not_available(tiny_pickles, tmp_path):
+    valid = read(tiny_pickles / "valid.pkl")
+    valid["read_comment"] = np.zeros_like(valid["read_comment"])
+    write_all(tiny_pickles, {"valid.pkl": valid})
+    run = script("mmoe.py", "--user-data", tiny_pickles, cwd=tmp_path)
+    assert run.stdout.splitlines()[-1] == "read_comment validation AUC: n/a"
+    assert run.stderr == "" and "nan" not in run.stdout
+    columns = ["auc_read_comment", "uauc_read_comment", "weighted_uauc"]
+    assert results_of(tiny_pickles)[columns].isna().all(axis=None)
+    names = {path.name for path in tiny_pickles.iterdir()}
+    assert {"mmoe.png", "comparison.png", "mmoe.keras", "mmoe_submission_a.csv"} <= names
+
+
+@pytest.mark.parametrize(
+    "flags, part",
+    [
+        (["--user-data", "nowhere"], "nowhere/meta.pkl is missing"),
+        (["--target", "buy"], "--target buy is no task"),
+        (["--features", "price"], "--features price is not in"),
+        (["--features", "user_histori"], "did you mean user_history?"),
+        (["--learning-rate", "1e30"], "lower --learning-rate"),
+        (["--own-experts", "2,3"], "--own-experts"),
+        (["--tasks", "buy"], "--tasks buy is not in"),
+        (["--task-weights", "1,2"], "--task-weights gives 2 weights"),
+        (["--task-weights", "0,0,0,0"], "--task-weights gives no task any weight"),
+        (["--resume"], "no stopped run"),
+        (["--predict", "rows.csv"], "ple.keras is missing"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_before_anything_is_written(
+    flags, part, tiny_pickles, tmp_path
+):
+    folder = [] if flags[0] == "--user-data" else ["--user-data", tiny_pickles]
+    before = sorted(tiny_pickles.iterdir())
+    run = script("ple.py", *folder, *flags, cwd=tmp_path, check=False)
+    assert_one_sentence(run, part)
+    assert sorted(path for path in tiny_pickles.iterdir() if path.name[0] != ".") == before
+
+
+# ---- what else a run can be asked
+
+
+def test_seven_tasks_and_their_weights_in_the_loss(tiny_pickles, tmp_path):
+    flags = ("--user-data", tiny_pickles, "--batch-size", 256)
+    script("mmoe.py", *flags, "--tasks", ",".join(ACTIONS), cwd=tmp_path)
+    row = results_of(tiny_pickles).iloc[-1]
+    assert row.tasks == ",".join(ACTIONS) and row.auc_follow > 0
+    header = (tiny_pickles / "mmoe_submission_b.csv").read_text().splitlines()[0]
+    assert header == f"userid,feedid,{','.join(TASKS)},favorite,comment,follow"
+    few = ("--tasks", "like,forward", "--target", "like", "--learning-rate", 0.01)
+    both = script("mmoe.py", *flags, *few, cwd=tmp_path)
+    weighted = script("mmoe.py", *flags, *few, "--task-weights", "0,1", cwd=tmp_path)
+    assert last_auc(both) > last_auc(weighted)  # like learns but what forward teaches
+
+
+def test_each_task_its_own_network(tiny, tiny_pickles, tmp_path):
+    flags = ("--user-data", tiny_pickles, "--batch-size", 256)
+    script("deepfm.py", *flags, "--target", "all", cwd=tmp_path)
+    script("deepfm.py", *flags, "--target", "like", "--name", "点赞", cwd=tmp_path)
+    every, alone = results_of(tiny_pickles).to_dict("records")
+    assert every["tasks"] == ",".join(TASKS) and alone["tasks"] == "like"
+    assert every["auc_like"] == alone["auc_like"]
+    assert every["weighted_uauc"] > 0.4
+    assert (tiny_pickles / "deepfm_submission_a.csv").exists()
+    assert (tiny_pickles / "点赞.keras").exists()
+
+
+def test_quiet_leaves_the_last_line_and_verbose_tells_more(tiny_pickles, tmp_path):
+    flags = ("--user-data", tiny_pickles)
+    code, out, err = in_terminal("deepfm.py", *flags, "--quiet", cwd=tmp_path)
+    assert code == 0 and err == ""
+    assert LAST_LINE.fullmatch(out.strip())
+    run = script("deepfm.py", *flags, "--verbose", cwd=tmp_path)
+    assert table(run, "calibration", "deepfm") > 0
+
+
+def test_no_bar_in_a_log_file_and_one_in_a_terminal(tiny_pickles, tmp_path):
+    flags = ["--user-data", tiny_pickles, "--epochs", "2"]
+    run = script("deepfm.py", *flags, cwd=tmp_path)
+    assert run.stderr == "" and "\r" not in run.stdout
+    code, _, shown = in_terminal("deepfm.py", *flags, cwd=tmp_path)
+    assert code == 0 and "epoch 1/2" in shown and "%" in shown
+
+
+def test_tensorboard_event_files_hold_the_curves(tiny_pickles, tmp_path):
+    import tensorflow as tf
+
+    flags = ("--user-data", tiny_pickles, "--tensorboard", "--epochs", 2)
+    script("mmoe.py", *flags, cwd=tmp_path)
+    tags = []
+    for file in (tiny_pickles / "tensorboard").rglob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            tags += [value.tag for value in event.summary.value]
+    assert tags.count("epoch_loss") == 2 and tags.count("epoch_val_like_auc") == 2
+
+
+@pytest.mark.parametrize(
+    "name, flags, number",
+    [("mmoe.py", (), signal.SIGINT), ("deepfm.py", ("--target", "all"), signal.SIGTERM)],
+)
+def test_a_run_stopped_and_resumed_is_a_run_never_stopped(name, flags, number, tiny_made, tmp_path):
+    folders = [tmp_path / "whole", tmp_path / "stopped"]
+    for folder in folders:
+        shutil.copytree(tiny_made, folder)
+    small = ["--epochs", 2, "--batch-size", 32, "--embedding-dim", 4]  # there is time to stop
+    flags = [*map(str, flags), *map(str, small)]
+    script(name, "--user-data", folders[0], *flags, cwd=tmp_path)
+    command = [sys.executable, ROOT / name, "--user-data", folders[1], *flags]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, **pipes)
+    line = ""
+    while not line.startswith("epoch 1/2"):
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+    process.send_signal(number)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.fullmatch(r"stopped after .*: the same command with --resume goes on .*\n", message)
+    assert not (folders[1] / "results.csv").exists()
+    run = script(name, "--user-data", folders[1], *flags, "--resume", cwd=tmp_path)
+    assert "epoch 1/2" not in run.stdout.splitlines()[1] and run.stderr == ""
+    assert not list((folders[1] / ".checkpoints").glob("*"))
+    rows = [results_of(folder).iloc[0] for folder in folders]
+    scores = [name for name in rows[0].index if name.startswith(("auc_", "uauc_", "logloss_"))]
+    assert len(scores) >= 9
+    assert rows[0][scores].tolist() == rows[1][scores].tolist()
+
+
+def test_resume_does_not_take_up_a_run_of_other_settings_and_says_what_is_damaged(
+    tiny_made, tmp_path
+):
+    folder = shutil.copytree(tiny_made, tmp_path / "pickles")
+    flags = ["--user-data", folder, "--epochs", 2, "--batch-size", 32]
+    words = [sys.executable, ROOT / "mmoe.py", *map(str, flags)]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    while not process.stdout.readline().startswith("epoch 1/2"):
+        pass
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    other = script("mmoe.py", *flags, "--resume", "--experts", 4, cwd=tmp_path, check=False)
+    assert_one_sentence(other, "no stopped run of mmoe with these settings")
+    (weights,) = (folder / ".checkpoints").rglob("*.weights.h5")
+    weights.write_bytes(weights.read_bytes()[:5000])
+    damaged = script("mmoe.py", *flags, "--resume", cwd=tmp_path, check=False)
+    assert_one_sentence(damaged, str(weights.parent.name), "damaged")
+
+
+def test_another_projects_keras_settings_and_a_closed_pipe_change_nothing(tiny_pickles, tmp_path):
+    flags = ("--user-data", tiny_pickles, "--seed", 3)
+    plain = epochs(script("mmoe.py", *flags, cwd=tmp_path))
+    (tmp_path / ".keras").mkdir()
+    other = {"floatx": "float16", "backend": "torch", "image_data_format": "channels_first"}
+    (tmp_path / ".keras" / "keras.json").write_text(json.dumps(other))
+    world = os.environ | {
+        "HOME": str(tmp_path),
+        "KERAS_BACKEND": "jax",
+        "MPLBACKEND": "nonsense",
+        "PYTHONIOENCODING": "latin-1",
+    }
+    run = script("mmoe.py", *flags, cwd=tmp_path, env=world)
+    assert epochs(run) == plain and run.stderr == ""
+    words = f"{sys.executable} {ROOT / 'mmoe.py'} --user-data {tiny_pickles} | head -1"
+    run = subprocess.run(words, shell=True, capture_output=True, text=True, cwd=tmp_path)
+    assert run.stdout.count("\n") == 1 and "Traceback" not in run.stderr

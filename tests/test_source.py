@@ -1,0 +1,259 @@
+"""Where the contest's files lie: folders, zips and what is wrong with them; threads; the oracle."""
+
+import io
+import json
+import shutil
+import signal
+import threading
+import zipfile
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+from common import csvs
+from common.columns import ACTIONS
+from common.command import InputError
+from common.contest import read_embeddings, read_log, read_source, read_truth
+from common.csvs import Source, read_columns
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_csvs import EMBEDDINGS, FILES, FUZZ, LOG, contents, refusal, source  # noqa: F401
+
+pytestmark = pytest.mark.filterwarnings("error")
+METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+MAC = {
+    "__MACOSX/._user_action.csv": b"\0\5",
+    ".DS_Store": b"x",
+    "wechat_algo_data1/.DS_Store": b"x",
+}
+MAC |= {"__MACOSX/wechat_algo_data1/._feed_info.csv": b"\0", "__MACOSX/._.DS_Store": b"\0"}
+
+
+def packed(path, members, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("more", [{}, MAC, {"a/README.md": "x", "b/README.md": "y"}])
+@pytest.mark.parametrize("inside", ["", "wechat_algo_data1/", "a/b/c/", "../../"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_zip_says_what_its_folder_says(source, tmp_path, method, inside, more):  # noqa: F811
+    before = {*tmp_path.parent.rglob("*")}
+    members = {inside + name: text for name, text in FILES.items()}
+    path = packed(tmp_path / "wechat_algo_data1.zip", more | members, method)
+    assert contents(path) == contents(tmp_path) == contents(source)
+    assert {*tmp_path.parent.rglob("*")} - before == {path}
+
+
+def test_a_folder_in_a_folder_is_found_and_what_is_missing_is_named(source, tmp_path):  # noqa: F811
+    expected = contents(source)
+    outer = tmp_path / "outer"
+    shutil.copytree(source, outer / "wechat_algo_data1")
+    assert contents(outer) == expected
+    for name in ("feed_info.csv", "user_action.csv"):
+        (outer / "wechat_algo_data1" / name).unlink()
+        assert f"{name} is missing" in refusal(outer)
+    assert "nowhere does not exist" in refusal(tmp_path / "nowhere")
+    (tmp_path / "bad.zip").write_bytes(b"no zip")
+    assert "bad.zip cannot be unpacked (File is not a zip file)" in refusal(tmp_path / "bad.zip")
+
+
+@FUZZ
+@given(st.sampled_from(METHODS), st.data())
+def test_a_zip_with_changed_bytes_is_read_as_it_was_or_refused(tmp_path, method, data):
+    path = packed(tmp_path / "a.zip", FILES, method)
+    expected = contents(path)
+    content = bytearray(path.read_bytes())
+    start = data.draw(st.integers(0, len(content) - 1))
+    change = data.draw(st.binary(min_size=1, max_size=8).filter(any))
+    for i, byte in enumerate(change[: len(content) - start], start):
+        content[i] ^= byte
+    path.write_bytes(content[: data.draw(st.just(None) | st.integers(0, len(content)))])
+    try:
+        found = contents(path)
+    except InputError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+    else:  # a member whose name was changed is another file
+        assert found["tests"] in ({}, expected["tests"])
+        assert {**expected, **found, "tests": expected["tests"]} == expected
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("name", ["user_action.csv", "feed_embeddings.csv", "source.json"])
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, method, name):
+    text = "userid,feedid\n" + "0,1\n" * 3 * 10**6
+    path = packed(tmp_path / "bomb.zip", FILES | {name: text}, method)
+    assert f"{name} would unpack to {len(text):,} bytes" in refusal(path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_zip_with_two_files_of_a_name_or_a_password_is_refused(tmp_path, name):
+    path = packed(tmp_path / "two.zip", FILES | {f"b/{name}": FILES[name]})
+    assert f"two files {name}" in refusal(path)
+    content = bytearray(packed(path, {name: FILES[name]} | FILES).read_bytes())
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + place] |= 1  # the bit that says a member is encrypted
+    path.write_bytes(content)
+    assert "password" in refusal(path)
+
+
+# ---- feed_embeddings.csv, which a thread reads
+
+
+def test_embeddings_of_several_blocks_are_what_was_written_and_a_wrong_line_is_named():
+    numbers = np.random.default_rng(0).normal(size=(500, 512)).round(8)
+    rows = [f"{7 * i},{' '.join(f'{v:.8f}' for v in row)} " for i, row in enumerate(numbers)]
+    text = "\n".join(["feedid,feed_embedding", *rows])
+    assert len(text) > 2 << 20
+    for written in (text, text + "\n", text.replace("\n", "\r\n")):
+        ids, vectors = read_embeddings(io.BytesIO(written.encode()), "place")
+        assert ids.tolist() == list(range(0, 3500, 7))
+        assert vectors.dtype == np.float32
+        np.testing.assert_array_equal(vectors, numbers.astype(np.float32))
+    for row in (1, 100, 250, 499):
+        for word in (" 0.5", " x", " 1e39"):
+            changed = "\n".join(
+                ["feedid,feed_embedding", *rows[:row], rows[row] + word, *rows[row + 1 :]]
+            )
+            with pytest.raises(InputError, match=f"place, line {row + 2}: not an id and 512"):
+                read_embeddings(io.BytesIO(changed.encode()), "place")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_of_two_wrong_files_the_first_is_named_and_no_thread_is_left(source, name):  # noqa: F811
+    wrong = {file: FILES[file].replace("\n", "\nx") for file in (name, "feed_embeddings.csv")}
+    assert f"{name}, line" in refusal(source, **wrong)
+    assert not [thread.name for thread in threading.enumerate() if "Pool" in thread.name]
+
+
+def test_ctrl_c_ends_the_thread(source, monkeypatch):  # noqa: F811
+    class Endless(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() == len(EMBEDDINGS):
+                self.seek(EMBEDDINGS.index("\n") + 1)
+            return super().read(size)
+
+    opened = Source.open
+
+    def open_endless(self, name):
+        return Endless(EMBEDDINGS.encode()) if "embeddings" in name else opened(self, name)
+
+    def interrupted(stage, told):
+        if stage == "feed_info.csv":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Source, "open", open_endless)
+    with pytest.raises(KeyboardInterrupt):
+        read_source(Source(source), interrupted)
+    assert not [thread.name for thread in threading.enumerate() if "Pool" in thread.name]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_bar_moves_by_every_byte_and_ctrl_c_in_it_is_no_broken_file(
+    source, tmp_path, monkeypatch, zipped
+):  # noqa: F811, E501
+    moved = []
+    place = packed(tmp_path / "a.zip", FILES) if zipped else source
+
+    def bar_that(update):
+        @contextmanager
+        def bar(about, size):
+            moved.append(-size)
+            yield SimpleNamespace(update=update)
+
+        monkeypatch.setattr(csvs, "bar", bar)
+
+    bar_that(moved.append)
+    users = read_columns(Source(place), "user_action.csv", ["userid"])["userid"]
+    assert users.tolist() == [5, 5, 9, 9, 12]
+    assert moved[0] == -len(LOG) and sum(moved) == 0
+    bar_that(lambda n_bytes: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            read_columns(Source(place), "user_action.csv", ["userid"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    "text, suspect",
+    [
+        ("a,b\n1,2\n3,4\n", False),
+        ("a,b\r\n1,2\r\n3,4", False),
+        ("a,b\n1,2\n3,4,5\n", True),
+        ("a,b\n1\n3,4,5\n", True),
+        ('a,b\n"1,2",3\n', True),
+    ],
+)
+def test_lines_of_another_number_of_fields_are_noticed_wherever_blocks_end(text, suspect):
+    for size in range(1, len(text) + 1):
+        file = csvs.Watched(io.BytesIO(text.encode()), SimpleNamespace(update=int), 2)
+        while file.read(size):
+            pass
+        assert file.suspect == suspect, size
+
+
+def test_small_numbers_are_kept_small(source):  # noqa: F811
+    log = read_log(Source(source), lambda stage, told: None)
+    kinds = {name: column.dtype for name, column in log.items()}
+    assert kinds == {name: np.uint8 if name in ACTIONS else np.int32 for name in log}
+    assert "stay" not in log
+
+
+# ---- the oracle of the stand-in
+
+
+def test_an_edited_or_sorted_stand_in_has_no_oracle(tiny):
+    place = Source(tiny)
+    log = read_log(place, lambda stage, told: None)
+    table = np.load(tiny / "true_probability.npy")
+    truth = read_truth(place, place.note(), log, lambda stage, told: pytest.fail(told))
+    for i, action in enumerate(ACTIONS):
+        np.testing.assert_array_equal(truth[action], table[:, i])
+    rng = np.random.default_rng(0)
+    n = len(table)
+    orders = {name: np.argsort(log[name], kind="stable") for name in ("date_", "feedid", "play")}
+    orders |= {"reversed": np.arange(n)[::-1], "shuffled": rng.permutation(n)}
+    orders |= {"moved": np.roll(np.arange(n), 1), "without a row": np.arange(n - 1)}
+    edited = {
+        name: {k: column[order] for k, column in log.items()} for name, order in orders.items()
+    }
+    for action in ACTIONS[:4]:
+        edited[f"no {action}"] = {k: v for k, v in log.items() if k != action}
+        edited[f"{action} 0"] = log | {action: np.zeros_like(log[action])}
+        edited[f"{action} moved"] = log | {action: np.roll(log[action], 1000)}
+    for name, other in edited.items():
+        told = []
+        assert (
+            read_truth(place, place.note(), other, lambda *words, told=told: told.append(words))
+            == {}
+        ), name
+        assert told == [("true_probability.npy", "left out: it does not belong to these rows")]
+
+
+def test_a_broken_oracle_is_left_out_or_refused(source):  # noqa: F811
+    def saved(array):
+        file = io.BytesIO()
+        np.savez(file, a=array) if isinstance(array, list) else np.save(file, array)
+        return file.getvalue()
+
+    columns = [["like"], ["userid"], [["like"]], 5, "like", None, ["like", "forward"]]
+    arrays = [np.full((5, 1), p) for p in (0.5, 0.0, 1.0, 2.0, np.nan, 0.5j, 1, "x", True)]
+    tables = [*map(saved, arrays), saved([1]), saved(np.full(5, 0.5)), b"x", saved(arrays[0])[:-1]]
+    right = 0
+    for names in columns:
+        (source / "source.json").write_text(json.dumps({"name": "x", "columns": names}))
+        for table in tables:
+            (source / "true_probability.npy").write_bytes(table)
+            truth = contents(source)["truth"]
+            right += truth == {"like": [0.5] * 5}
+            assert truth in ({}, {"like": [0.5] * 5})
+    assert right == 1
+    assert "true_probability.npy cannot be unpacked" in refusal(
+        source, **{"true_probability.npy": b""}
+    )
