@@ -102,6 +102,7 @@ class FeatureEmbedding(keras.layers.Layer):
         self.dim = dim
         shape = (look_up.spec["n_rows"] + 1, dim)  # the last row stands for nothing
         self.table = self.add_weight(shape, self.initializer(), name="table")
+        self.built = True
 
     @staticmethod
     def initializer(seed=None):

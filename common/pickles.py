@@ -40,7 +40,8 @@ def write_all(folder, objects):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     remove_left_behind(folder)
-    with tempfile.TemporaryDirectory(prefix=f".writing-{os.getpid()}-", dir=folder) as aside:
+    prefix = f".writing-{os.getpid()}-"
+    with naming(folder), tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as aside:
         for name, content in objects.items():
             with open(Path(aside, name), "wb") as file:
                 pickle.dump(content, file, protocol=5)
@@ -51,19 +52,33 @@ def write_all(folder, objects):
 
 
 @contextmanager
+def naming(path):
+    """Give the path to an OSError that names no file, as where a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def beside(path):
     """A path next to `path` to write to; in the end it takes the place of `path`.
 
-    What failed is removed. A link is followed; a device such as /dev/stdout is written to itself.
+    What failed is removed, and what processes that were killed left of it. A link is followed; a
+    device such as /dev/stdout is written to itself.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not (path.is_file() or path.is_dir()):
-        yield path
+        with naming(path):
+            yield path
         return
+    remove_left_behind(path.parent, f"-{path.name}")
     place = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
-        yield place
-        os.replace(place, path)
+        with naming(path):
+            yield place
+            os.replace(place, path)
     finally:
         if place.is_dir():
             shutil.rmtree(place)
@@ -71,9 +86,11 @@ def beside(path):
             place.unlink(missing_ok=True)
 
 
-def remove_left_behind(folder):
+def remove_left_behind(folder, ending=""):
     """Remove what processes that were killed while they wrote left in it: .writing-PID-..."""
     for path in folder.glob(".writing-*"):
+        if not path.name.endswith(ending):
+            continue
         try:
             os.kill(int(path.name.split("-")[1]), 0)  # asks whether it is there, and sends nothing
         except ProcessLookupError:

@@ -22,6 +22,7 @@ DAMAGED = (
     EOFError,
     NotImplementedError,
     RuntimeError,
+    UnicodeDecodeError,  # of a member's name
 )
 
 

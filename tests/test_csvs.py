@@ -2,98 +2,28 @@
 
 import csv
 import io
-import os
 import re
-import shutil
-import signal
-import threading
-import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 
 from common import csvs
-from common.columns import ACTIONS, FEED_IDS, FEED_INFO, KEYWORD_LISTS, TAG_LISTS
+from common.columns import ACTIONS, FEED_IDS, KEYWORD_LISTS, TAG_LISTS
 from common.command import InputError
-from common.contest import (
-    MIN_WEIGHT,
-    parse_list,
-    read_embeddings,
-    read_log,
-    read_rows,
-    read_source,
-    read_truth,
-)
+from common.contest import MIN_WEIGHT, parse_list
 from common.csvs import LARGEST_ID, MISSING, Source, read_columns
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from contest_files import EMBEDDINGS, FILES, FUZZ, LOG, TABLES, contents, refusal, written
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytestmark = pytest.mark.filterwarnings("error")  # a warning in a terminal is no sentence
-CASES = int(os.environ.get("CASES", "100"))
-FUZZ = settings(
-    max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-LOG = """userid,feedid,date_,device,read_comment,comment,like,play,stay,click_avatar,forward,follow,favorite
-5,100,1,1,1,0,0,12000,13000,0,0,0,0
-5,101,1,1,0,0,1,3000,20,0,0,0,0
-9,100,2,1,1,0,0,60000,90000,0,0,1,0
-9,102,2,2,0,0,0,0,20,1,0,0,0
-12,103,3,1,0,1,1,10,20,0,1,0,1
-"""
-FEEDS = f"""{",".join(FEED_INFO)}
-103,7,20000,1 2,,,5.0,,,,3,3 0.9;8 0.00000011,,,
-100,7,20,7,,,5.0,6.0,40;41,40,1;2;1,1 0.8,,,
-101,8,5.5,8,,,,,41,,,,,,
-102,7,60,9,,,4.0,6.0,,,2;9,2 0.5;9 0.4,,,
-"""
-VECTORS = np.random.default_rng(0).normal(size=(4, 8)).round(8)
-EMBEDDINGS = "feedid,feed_embedding\n" + "".join(
-    f"{100 + row},{' '.join(f'{v:.8f}' for v in vector)} \n" for row, vector in enumerate(VECTORS)
-)
-TEST = "userid,feedid,device\n9,100,1\n77,999,2\n"
-TABLES = {"user_action.csv": LOG, "feed_info.csv": FEEDS, "test_a.csv": TEST}
-FILES = {**TABLES, "feed_embeddings.csv": EMBEDDINGS}
 
 
 @pytest.fixture
 def source(tmp_path):
-    folder = tmp_path / "csv"
-    folder.mkdir()
-    for name, text in FILES.items():
-        (folder / name).write_text(text)
-    return folder
-
-
-def contents(place):
-    """All that is read of a folder or zip, as lists."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {key: plain(part) for key, part in value.items() if key != "place"}
-        if isinstance(value, list | tuple):
-            return [plain(part) for part in value]
-        return value.tolist() if isinstance(value, np.ndarray) else value
-
-    return plain(read_source(Source(place), lambda stage, told: None))
-
-
-def refusal(place, **changed):
-    """The sentence that refuses a folder or zip, in which these files are changed for a while."""
-    before = {name: (place / name).read_bytes() for name in changed if (place / name).exists()}
-    for name, content in changed.items():
-        (place / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InputError) as refused:
-        contents(place)
-    for name in changed:
-        (place / name).write_bytes(before[name]) if name in before else (place / name).unlink()
-    sentence = str(refused.value)
-    assert "\n" not in sentence and sentence.endswith(".") and len(sentence) < 500, sentence
-    assert str(place) in sentence
-    return sentence
+    return written(tmp_path / "csv")
 
 
 def rows_of(text):
@@ -273,7 +203,7 @@ WHOLE = {  # kind: (file, its content, part of the sentence)
         )
     ],
     "misspelt columns": [
-        ("user_action.csv", LOG.replace(f"{right}", wrong, 1), f"'{wrong}' of the header is nearly")
+        ("user_action.csv", LOG.replace(right, wrong, 1), f"'{wrong}' of the header is nearly")
         for right, words in MISSPELT.items()
         for wrong in words
     ],

@@ -17,9 +17,9 @@ from common.csvs import Source, read_columns
 
 import numpy as np
 import pytest
+from contest_files import EMBEDDINGS, FILES, FUZZ, LOG, contents, refusal, written
 from hypothesis import given
 from hypothesis import strategies as st
-from test_csvs import EMBEDDINGS, FILES, FUZZ, LOG, contents, refusal, source  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("error")
 METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
@@ -29,6 +29,11 @@ MAC = {
     "wechat_algo_data1/.DS_Store": b"x",
 }
 MAC |= {"__MACOSX/wechat_algo_data1/._feed_info.csv": b"\0", "__MACOSX/._.DS_Store": b"\0"}
+
+
+@pytest.fixture
+def source(tmp_path):
+    return written(tmp_path / "csv")
 
 
 def packed(path, members, method=zipfile.ZIP_DEFLATED):
@@ -41,7 +46,7 @@ def packed(path, members, method=zipfile.ZIP_DEFLATED):
 @pytest.mark.parametrize("more", [{}, MAC, {"a/README.md": "x", "b/README.md": "y"}])
 @pytest.mark.parametrize("inside", ["", "wechat_algo_data1/", "a/b/c/", "../../"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_zip_says_what_its_folder_says(source, tmp_path, method, inside, more):  # noqa: F811
+def test_a_zip_says_what_its_folder_says(source, tmp_path, method, inside, more):
     before = {*tmp_path.parent.rglob("*")}
     members = {inside + name: text for name, text in FILES.items()}
     path = packed(tmp_path / "wechat_algo_data1.zip", more | members, method)
@@ -49,7 +54,7 @@ def test_a_zip_says_what_its_folder_says(source, tmp_path, method, inside, more)
     assert {*tmp_path.parent.rglob("*")} - before == {path}
 
 
-def test_a_folder_in_a_folder_is_found_and_what_is_missing_is_named(source, tmp_path):  # noqa: F811
+def test_a_folder_in_a_folder_is_found_and_what_is_missing_is_named(source, tmp_path):
     expected = contents(source)
     outer = tmp_path / "outer"
     shutil.copytree(source, outer / "wechat_algo_data1")
@@ -74,12 +79,12 @@ def test_a_zip_with_changed_bytes_is_read_as_it_was_or_refused(tmp_path, method,
         content[i] ^= byte
     path.write_bytes(content[: data.draw(st.just(None) | st.integers(0, len(content)))])
     try:
-        found = contents(path)
+        raw = contents(path)
     except InputError as error:
         assert "\n" not in str(error) and str(path) in str(error)
     else:  # a member whose name was changed is another file
-        assert found["tests"] in ({}, expected["tests"])
-        assert {**expected, **found, "tests": expected["tests"]} == expected
+        assert raw["tests"] in ({}, expected["tests"])
+        assert {**expected, **raw, "tests": expected["tests"]} == expected
 
 
 @pytest.mark.parametrize("method", METHODS[1:])
@@ -109,8 +114,8 @@ def test_embeddings_of_several_blocks_are_what_was_written_and_a_wrong_line_is_n
     rows = [f"{7 * i},{' '.join(f'{v:.8f}' for v in row)} " for i, row in enumerate(numbers)]
     text = "\n".join(["feedid,feed_embedding", *rows])
     assert len(text) > 2 << 20
-    for written in (text, text + "\n", text.replace("\n", "\r\n")):
-        ids, vectors = read_embeddings(io.BytesIO(written.encode()), "place")
+    for ending in (text, text + "\n", text.replace("\n", "\r\n")):
+        ids, vectors = read_embeddings(io.BytesIO(ending.encode()), "place")
         assert ids.tolist() == list(range(0, 3500, 7))
         assert vectors.dtype == np.float32
         np.testing.assert_array_equal(vectors, numbers.astype(np.float32))
@@ -124,13 +129,13 @@ def test_embeddings_of_several_blocks_are_what_was_written_and_a_wrong_line_is_n
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_of_two_wrong_files_the_first_is_named_and_no_thread_is_left(source, name):  # noqa: F811
+def test_of_two_wrong_files_the_first_is_named_and_no_thread_is_left(source, name):
     wrong = {file: FILES[file].replace("\n", "\nx") for file in (name, "feed_embeddings.csv")}
     assert f"{name}, line" in refusal(source, **wrong)
     assert not [thread.name for thread in threading.enumerate() if "Pool" in thread.name]
 
 
-def test_ctrl_c_ends_the_thread(source, monkeypatch):  # noqa: F811
+def test_ctrl_c_ends_the_thread(source, monkeypatch):
     class Endless(io.BytesIO):
         def read(self, size=-1):
             if self.tell() == len(EMBEDDINGS):
@@ -155,7 +160,7 @@ def test_ctrl_c_ends_the_thread(source, monkeypatch):  # noqa: F811
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_bar_moves_by_every_byte_and_ctrl_c_in_it_is_no_broken_file(
     source, tmp_path, monkeypatch, zipped
-):  # noqa: F811, E501
+):
     moved = []
     place = packed(tmp_path / "a.zip", FILES) if zipped else source
 
@@ -198,7 +203,7 @@ def test_lines_of_another_number_of_fields_are_noticed_wherever_blocks_end(text,
         assert file.suspect == suspect, size
 
 
-def test_small_numbers_are_kept_small(source):  # noqa: F811
+def test_small_numbers_are_kept_small(source):
     log = read_log(Source(source), lambda stage, told: None)
     kinds = {name: column.dtype for name, column in log.items()}
     assert kinds == {name: np.uint8 if name in ACTIONS else np.int32 for name in log}
@@ -236,7 +241,7 @@ def test_an_edited_or_sorted_stand_in_has_no_oracle(tiny):
         assert told == [("true_probability.npy", "left out: it does not belong to these rows")]
 
 
-def test_a_broken_oracle_is_left_out_or_refused(source):  # noqa: F811
+def test_a_broken_oracle_is_left_out_or_refused(source):
     def saved(array):
         file = io.BytesIO()
         np.savez(file, a=array) if isinstance(array, list) else np.save(file, array)
