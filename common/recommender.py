@@ -185,7 +185,8 @@ class Recommender(keras.Model):
 
         options = tf.data.Options()
         options.autotune.enabled = False  # there is nothing to tune, and it may take seconds to end
-        return data.map(gathered).prefetch(2).with_options(options)
+        options.threading.private_threadpool_size = 1  # or each thread keeps memory of its own
+        return data.map(gathered).prefetch(1).with_options(options)
 
     def scoring_batches(self, columns):
         """A dataset of (looked-up batch, {}) of all rows in order.

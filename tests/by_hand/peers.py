@@ -60,7 +60,7 @@ def deepctr(model, data, tasks, settings, seed):
 
     tf.keras.utils.set_random_seed(seed)
     train, valid = (
-        coded(data, rows) | {"dense": dense(data, rows)} for rows in (data.train, data.valid)
+        coded(data, rows) | {"dense_values": dense(data, rows)} for rows in (data.train, data.valid)
     )
     columns = []
     for name, values in train.items():
@@ -68,7 +68,7 @@ def deepctr(model, data, tasks, settings, seed):
         column = SparseFeat(name, n, settings.embedding_dim)
         if values.ndim > 1:
             column = VarLenSparseFeat(column, values.shape[1])
-        columns.append(DenseFeat(name, values.shape[1]) if name == "dense" else column)
+        columns.append(DenseFeat(name, values.shape[1]) if name == "dense_values" else column)
     common = {"l2_reg_embedding": 0, "l2_reg_dnn": 0, "seed": seed}
     if model == "deepfm":
         common |= {"dnn_hidden_units": settings.hidden, "dnn_dropout": settings.dropout}
