@@ -1,6 +1,7 @@
 """What the scripts share. It settles, before anyone imports Keras, what would change results."""
 
 import os
+import re
 import sys
 
 if "keras" not in sys.modules:
@@ -11,3 +12,7 @@ elif sys.modules["keras"].config.backend() != "tensorflow":
     raise ImportError(
         "keras was imported with another backend: set KERAS_BACKEND=tensorflow before importing it."
     )
+
+MPLBACKENDS = r"module://.*|\w*(agg|cairo)|macosx|notebook|pdf|pgf|ps|svg|template|wx|"
+if not re.fullmatch(MPLBACKENDS, os.environ.get("MPLBACKEND", "").lower()):
+    del os.environ["MPLBACKEND"]  # Keras imports matplotlib, which would refuse it

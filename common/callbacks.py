@@ -15,7 +15,7 @@ from pathlib import Path
 import common.backend  # noqa: F401
 from common.command import InputError, Stopped, bar
 from common.pickles import beside
-from common.scores import score_tasks
+from common.scores import mean_and_spread, score_tasks
 from common.settings import hyperparameters
 
 import keras
@@ -98,14 +98,10 @@ class TrainingLog(keras.callbacks.Callback):
     def line(self, epoch, scores):
         """What is printed of an epoch, counted from 0."""
         task = self.target if self.target in scores else next(iter(scores))
-        parts = [
-            f"epoch {epoch + 1}/{self.params['epochs']}",
-            f"loss {self.loss_of(epoch):.5f}",
-            task,
-        ]
-        parts += [
-            f"{name} {scores[task][name]:.4f}" for name in ("auc", "uauc") if name in scores[task]
-        ]
+        row = scores[task]
+        aucs = [f"{name} {mean_and_spread([row[name]])}" for name in ("auc", "uauc") if name in row]
+        of_epochs = f"epoch {epoch + 1}/{self.params['epochs']}"
+        parts = [of_epochs, f"loss {self.loss_of(epoch):.5f}", f"{task} {'  '.join(aucs)}"]
         rows = (self.steps_done() - self.first_step) * self.model.rows_a_step
         parts.append(f"{rows / max(self.seconds - self.seconds_before, 1e-9):,.0f} rows/s")
         return "  ".join(parts)
@@ -150,6 +146,9 @@ class Resume(keras.callbacks.BackupAndRestore):
             steps = int(self.model.optimizer.iterations)
             if steps:
                 kept = json.loads((self.folder / f"log-{steps}.json").read_text())
+                states = self.model.network.non_trainable_variables
+                for state, value in zip(states, kept.pop("states"), strict=True):
+                    state.assign(value)  # Keras does not save what its random numbers come from
                 vars(self.log).update(kept)
         except (OSError, ValueError, KeyError):
             raise InputError(
@@ -175,6 +174,8 @@ class Resume(keras.callbacks.BackupAndRestore):
         self.folder.mkdir(parents=True, exist_ok=True)
         steps = int(self.model.optimizer.iterations)
         kept = {name: getattr(self.log, name) for name in ("losses", "scores", "seconds")}
+        states = self.model.network.non_trainable_variables
+        kept["states"] = [state.numpy().tolist() for state in states]
         with beside(self.folder / f"log-{steps}.json") as place:
             place.write_text(json.dumps(kept))
         with beside(Path(self._weights_path)) as place:

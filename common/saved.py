@@ -151,7 +151,7 @@ def predict(path, csv, out):
     every = [name for group in columns.values() for name in group]
     floats = {tensor.name for tensor in model.inputs if "float" in str(tensor.dtype)}
     real = [name for owner, group in columns.items() if owner in floats for name in group]
-    within = {name: (-1, 2**62) for name in every if name not in real}
+    within = {name: (-(2**62), 2**62) for name in every if name not in real}
     source = Source(csv.parent)
     rows = read_columns(source, csv.name, every, real=real, within=within)
     inputs = {
@@ -180,7 +180,9 @@ def use_saved(settings):
     """What --predict and --export ask for: the model that the last run saved at work."""
     path = Path(settings.user_data) / f"{settings.name}.keras"
     if settings.predict:
-        out = settings.out or path.with_name(f"{settings.name}_predictions.csv")
+        out = Path(settings.out or path.with_name(f"{settings.name}_predictions.csv"))
+        if not out.parent.is_dir():
+            raise InputError(f"--out {out}: its folder does not exist: make it first.")
         print(f"{out}: {predict(path, settings.predict, out):,} rows")
     if settings.export:
         print(f"{export(path, settings.export)}: a SavedModel")

@@ -1,11 +1,15 @@
 """Folders that several tests use: a small stand-in, and the real data where it is there."""
 
+import io
 import os
 import pty
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +24,14 @@ def script(name, *arguments, cwd, check=True, **options):
     run = subprocess.run(words, cwd=cwd, capture_output=True, text=True, **options)
     assert not check or run.returncode == 0, run.stderr
     return run
+
+
+def in_process(name, *arguments, **_):
+    """Run a script's `main` here, which is quicker: what it printed, as a finished process has."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        import_module(name.removesuffix(".py")).main([str(word) for word in arguments])
+    return SimpleNamespace(stdout=printed.getvalue(), stderr="")
 
 
 def assert_one_sentence(run, *parts):

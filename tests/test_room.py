@@ -69,7 +69,7 @@ def test_predictions_into_a_device_a_full_one_and_a_link(tiny, tiny_pickles, tmp
     script("mmoe.py", *flags, "--out", tmp_path / "link.csv", cwd=tmp_path)
     assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "target.csv").stat().st_size > 1000
     run = script("mmoe.py", *flags, "--out", tmp_path / "no" / "x.csv", cwd=tmp_path, check=False)
-    assert_one_sentence(run, "No such file or directory", "check the path")
+    assert_one_sentence(run, "--out", "its folder does not exist")
 
 
 def without_the_rights_of_root():
