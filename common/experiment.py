@@ -146,12 +146,7 @@ class Experiment:
             "seconds": round(seconds, 2),
             "rows_per_second": round(n_rows / max(seconds, 1e-9)),
             "peak_mb": round(peak_memory() / 1e6),
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-            "machine": f"{platform.system()} {platform.machine()}",
-            "commit": commit(),
+            **versions(),
         }
 
     def finish(self, gates=None):
@@ -233,6 +228,18 @@ def peak_memory():
     """The most memory that this process has had, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def versions():
+    """What a run was made with."""
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "commit": commit(),
+    }
 
 
 def commit():

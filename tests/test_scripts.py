@@ -306,13 +306,16 @@ def test_tensorboard_event_files_hold_the_curves(tiny_pickles, tmp_path):
 
 @pytest.mark.parametrize(
     "name, flags, number",
-    [("mmoe.py", (), signal.SIGINT), ("deepfm.py", ("--target", "all"), signal.SIGTERM)],
+    [
+        ("mmoe.py", (), signal.SIGINT),
+        ("deepfm.py", ("--target", "all", "--tasks", "read_comment,like"), signal.SIGTERM),
+    ],
 )
 def test_a_run_stopped_and_resumed_is_a_run_never_stopped(name, flags, number, tiny_made, tmp_path):
     folders = [tmp_path / "whole", tmp_path / "stopped"]
     for folder in folders:
         shutil.copytree(tiny_made, folder)
-    small = ["--epochs", 2, "--batch-size", 32, "--embedding-dim", 4]  # there is time to stop
+    small = ["--epochs", 2, "--batch-size", 64, "--embedding-dim", 4]  # there is time to stop
     flags = [*map(str, flags), *map(str, small)]
     script(name, "--user-data", folders[0], *flags, cwd=tmp_path)
     command = [sys.executable, ROOT / name, "--user-data", folders[1], *flags]
@@ -332,7 +335,7 @@ def test_a_run_stopped_and_resumed_is_a_run_never_stopped(name, flags, number, t
     assert not list((folders[1] / ".checkpoints").glob("*"))
     rows = [results_of(folder).iloc[0] for folder in folders]
     scores = [name for name in rows[0].index if name.startswith(("auc_", "uauc_", "logloss_"))]
-    assert len(scores) >= 9
+    assert len(scores) >= 6
     assert rows[0][scores].tolist() == rows[1][scores].tolist()
 
 
