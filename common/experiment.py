@@ -61,6 +61,7 @@ class Experiment:
         """single_task: a network learns one task, the target; --target all makes one of each."""
         self.settings = settings
         self.folder = Path(settings.user_data)
+        self.label = f"{settings.name} {changed(settings)}".strip()
         self.data = load(self.folder)
         self.data.choose(settings.tasks, settings.task_weights, settings.features)
         tasks = list(self.data.tasks)
@@ -95,15 +96,15 @@ class Experiment:
 
     def title(self):
         """The name of the data, with a mark if they are made up."""
-        synthetic = " (SYNTHETIC)" if self.data.meta["synthetic"] else ""
-        return self.data.meta["name"] + synthetic
+        return self.data.meta["name"] + (" (SYNTHETIC)" if self.data.meta["synthetic"] else "")
 
     def headline(self):
         """The line that says what is trained on."""
-        n_train = len(next(iter(self.data.train.values())))
-        n_valid = len(next(iter(self.data.valid.values())))
-        day = self.data.meta["valid_day"]
-        return f"{self.title()}: {n_train:,} training rows, {n_valid:,} validation rows (day {day})"
+        task = self.networks[0][0]
+        n_train = len(self.data.train[task])
+        n_valid = len(self.data.valid[task])
+        rows = f"{n_train:,} training rows, {n_valid:,} validation rows"
+        return f"{self.title()}: {rows} (day {self.data.meta['valid_day']})"
 
     def keep(self, seed, networks):
         """Add a run to results.csv; networks: [(Recommender, TrainingLog)], those of the run."""
@@ -156,17 +157,15 @@ class Experiment:
         """
         for path in self.checkpoints:
             shutil.rmtree(path, ignore_errors=True)
-        models = [model for model, _ in self.networks_of_last_run]
-        logs = [log for _, log in self.networks_of_last_run]
+        models, logs = zip(*self.networks_of_last_run, strict=True)
         whole = saved.whole_model(self.data, models)
         saved.save(self.folder / f"{self.settings.name}.keras", whole)
         self.submit(whole, [task for model in models for task in model.network.output])
         self.compare()
-        label = f"{self.settings.name} {changed(self.settings)}".strip()
         weights = gate_weights(self.data, models[0], gates) if gates else {}
         path = self.folder / f"{self.settings.name}.png"
-        plots.curves(path, f"{label}, {self.title()}", [vars(log) for log in logs], weights)
-        return Result(self.target, self.runs, models)
+        plots.curves(path, f"{self.label}, {self.title()}", [vars(log) for log in logs], weights)
+        return Result(self.target, self.runs, list(models))
 
     def compare(self):
         """Print and draw all models that were run on this data, and the yardsticks."""
@@ -176,10 +175,10 @@ class Experiment:
             name: score_tasks(data.valid, logits, data.groups)
             for name, logits in yardsticks(data).items()
         }
-        current = f"{self.settings.name} {changed(self.settings)}".strip()
+        shown = (runs, marks, data, self.label, self.target)
         if not self.settings.quiet:
-            results.print_table(runs, marks, data, current, self.target, self.settings.verbose)
-        plots.comparison(self.folder / "comparison.png", runs, marks, data, current, self.target)
+            results.print_table(*shown, self.settings.verbose)
+        plots.comparison(self.folder / "comparison.png", *shown)
 
     def submit(self, whole, tasks):
         """Write the submission of each test file, if the tasks are those of one of the rounds."""
