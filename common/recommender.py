@@ -161,8 +161,9 @@ class Recommender(keras.Model):
 
         def order():
             epoch, step = divmod(int(self.optimizer.iterations), steps)
-            rows = np.random.default_rng([seed, epoch]).permutation(n).astype(np.int32)
-            return np.resize(rows, (steps, size))[step:]
+            rows = np.random.default_rng([seed, epoch]).permutation(np.arange(n, dtype=np.int32))
+            rows = np.concatenate([rows, rows[: steps * size - n]])
+            return rows.reshape(steps, size)[step:]
 
         data = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(order, [], tf.int32))
         data = data.flat_map(tf.data.Dataset.from_tensor_slices)
