@@ -1,5 +1,6 @@
 """What all scripts do around training: load the data, keep each run, compare the models."""
 
+import gc
 import json
 import platform
 import resource
@@ -112,6 +113,7 @@ class Experiment:
         scores = {task: row for _, log in networks for task, row in log.scores[-1][1].items()}
         self.runs.append(scores)
         results.add(self.folder, self.row(seed, networks, scores))
+        gc.collect()  # what trained refers to itself, and holds the columns of the training rows
 
     def row(self, seed, networks, scores):
         """The row of results.csv of a run."""
@@ -158,11 +160,11 @@ class Experiment:
         for path in self.checkpoints:
             shutil.rmtree(path, ignore_errors=True)
         models, logs = zip(*self.networks_of_last_run, strict=True)
+        weights = gate_weights(self.data, models[0], gates) if gates else {}
         whole = saved.whole_model(self.data, models)
         saved.save(self.folder / f"{self.settings.name}.keras", whole)
         self.submit(whole, [task for model in models for task in model.network.output])
         self.compare()
-        weights = gate_weights(self.data, models[0], gates) if gates else {}
         path = self.folder / f"{self.settings.name}.png"
         plots.curves(path, f"{self.label}, {self.title()}", [vars(log) for log in logs], weights)
         return Result(self.target, self.runs, list(models))
@@ -204,15 +206,19 @@ def gate_weights(data, model, experts):
     """
     outputs = {name: model.network.get_layer(name).output for name in experts}
     gates = keras.Model(model.network.inputs, outputs)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def weights_of(batch):
+        return gates(list(model.embedding(batch)))
+
+    n = len(data.valid[next(iter(data.tasks))])
     means = {name: np.zeros(len(names)) for name, names in experts.items()}
-    n = 0
-    for batch, _ in model.scoring_batches(data.valid):
-        for name, weights in gates(list(model.embedding(batch))).items():
-            means[name] += weights.numpy().sum(axis=0, dtype=np.float64)
-        n += len(weights)
+    for i, (batch, _) in enumerate(model.scoring_batches(data.valid)):
+        for name, weights in weights_of(batch).items():
+            left = n - i * len(weights)  # the last batch begins anew
+            means[name] += weights[:left].numpy().sum(axis=0, dtype=np.float64) / n
     return {
-        name: dict(zip(experts[name], (total / n).tolist(), strict=True))
-        for name, total in means.items()
+        name: dict(zip(experts[name], total.tolist(), strict=True)) for name, total in means.items()
     }
 
 

@@ -1,5 +1,6 @@
 """The scores: exact AUC, the contest's uAUC, log loss. Nowhere else is a score computed."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -78,7 +79,7 @@ def score(labels, logits, groups=None):
 
 def score_tasks(rows, logits, groups=None):
     """{task: scores} of {task: logits (rows,)} and the labels {task: (rows,)}, on all cores."""
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each worker sorts in memory of its own
         futures = {task: pool.submit(score, rows[task], logits[task], groups) for task in logits}
         return {task: future.result() for task, future in futures.items()}
 
