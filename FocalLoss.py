@@ -27,9 +27,7 @@ from keras import ops
 class Settings(deepfm.Settings):
     name: str = setting("FocalLoss", "name of the model in results.csv and of its files")
     gamma: float = setting(0.5, "how fast the loss of well-classified rows fades", 0, 100)
-    alpha: float = setting(
-        -1.0, "weight of the positive class, below 0 for no weights", -1, below=1
-    )
+    alpha: float = setting(0.0, "weight of the positive class, 0 for no weights", 0, below=1)
     epochs: int = setting(2, "passes over the training rows", 1, 10_000)
     cycles: tuple[int, ...] = setting((1, 1), "epochs of the annealing cycles, none for none", 1)
     lowest_rate: float = setting(0.0, "learning rate at the end of a cycle", 0)
@@ -43,10 +41,10 @@ def focal_loss(label, logit, gamma, alpha):
     """-alpha_t (1 - p_t)^gamma log p_t of each row, from logits (Lin et al., eq. 5). Any shape.
 
     p_t is the probability of the row's own class; alpha_t is alpha for positives, 1 - alpha for
-    negatives, 1 if alpha < 0.
+    negatives; with alpha 0 both are 1.
     """
     own = (2 * label - 1) * logit  # logit of the row's own class: p_t = sigmoid(own)
-    weight = ops.where(label > 0, alpha, 1 - alpha) if alpha >= 0 else 1.0
+    weight = ops.where(label > 0, alpha, 1 - alpha) if alpha else 1.0
     return weight * ops.exp(-gamma * ops.softplus(own)) * ops.softplus(-own)
 
 
@@ -60,7 +58,7 @@ def unfocused(logit, gamma, alpha):
     z = ops.clip(logit, -50, 50)  # beyond, log1p below is at its limit
     positive = ops.log1p(gamma * ops.softplus(z) * ops.exp(-z))
     negative = ops.log1p(gamma * ops.softplus(-z) * ops.exp(z))
-    prior = math.log((1 - alpha) / alpha) if alpha > 0 else 0.0
+    prior = math.log((1 - alpha) / alpha) if alpha else 0.0
     return (gamma + 1) * logit + positive - negative + prior
 
 

@@ -1,13 +1,12 @@
 """The contest's CSVs in, encoded pickles out.
 
-python get_data.py [SOURCE] [--out user_data] [--valid-day D] [--min-count 5] [--quiet]
+python get_data.py [SOURCE] [--out user_data] [--valid-day D | --final] [--min-count 5] [--quiet]
 
 SOURCE is a folder that holds the CSVs, or `wechat_algo_data1/` with them, or the zip as the contest
 hands it out. With nothing in `data/`, the synthetic stand-in is made in `data/sample/` and used.
 Interactions, feeds and users stay separate tables; `user_data/README.md` says what they hold.
 """
 
-import hashlib
 import sys
 import time
 from contextlib import redirect_stdout
@@ -20,16 +19,22 @@ from common.contest import read_source
 from common.csvs import MISSING, Source
 from common.features.ids import distinct, encode, rows_of
 from common.features.past import Past
-from common.pickles import FIRST, VERSION, write_all
+from common.pickles import FIRST, VERSION, stamp_of, write_all
 
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
 
 
-def split(log, valid_day, place):
-    """(the day that validates, {part: bool (rows,)}) of the log. Raises InputError."""
+def split(log, valid_day, final, place):
+    """(last day that is used, {part: bool (rows,)}) of the log. Raises InputError.
+
+    The last day validates; with `final` it is trained on like all others.
+    """
     day = log["date_"]
+    if final:
+        every = np.ones(len(day), bool)
+        return int(day.max()), {"train": every, "valid": ~every, "late": ~every}
     valid_day = int(day.max()) if valid_day is None else valid_day
     parts = {"train": day < valid_day, "valid": day == valid_day, "late": day > valid_day}
     if not (parts["train"].any() and parts["valid"].any()):
@@ -93,8 +98,10 @@ def interactions(log, parts, made, truth):
     files = {
         f"{part}.pkl": {name: column[parts[part]] for name, column in log.items()}
         for part in ("train", "valid")
+        if parts[part].any()
     }
-    files["valid.pkl"] |= {f"true_{name}": p[parts["valid"]] for name, p in truth.items()}
+    if "valid.pkl" in files:
+        files["valid.pkl"] |= {f"true_{name}": p[parts["valid"]] for name, p in truth.items()}
     return files
 
 
@@ -109,10 +116,10 @@ def test_rows(rows, made, users, feeds, day):
     }
 
 
-def encode_source(raw, valid_day, min_count, report):
+def encode_source(raw, valid_day, final, min_count, report):
     """{file name: content} of every pickle, of what read_source gives. Raises InputError."""
     log = raw["log"]
-    valid_day, parts = split(log, valid_day, raw["place"] / "user_action.csv")
+    last_day, parts = split(log, valid_day, final, raw["place"] / "user_action.csv")
     logs = [log, *raw["tests"].values()]
     users = np.unique(np.concatenate([distinct(rows["userid"]) for rows in logs]))
     logs.append(raw["feeds"])
@@ -131,15 +138,15 @@ def encode_source(raw, valid_day, min_count, report):
     files["vocabularies.pkl"] = known
     files |= interactions(columns, parts, made, raw["truth"])
     for name, rows in raw["tests"].items():
-        files[f"{name}.pkl"] = test_rows(rows, made, users, feeds, valid_day + 1)
-    files["meta.pkl"] = describe(files, raw["note"], made, valid_day)
-    tell(report, files, parts, valid_day, n_unknown, min_count)
+        files[f"{name}.pkl"] = test_rows(rows, made, users, feeds, last_day + 1)
+    files["meta.pkl"] = describe(files, raw["note"], made, None if final else last_day)
+    tell(report, files, parts, n_unknown, min_count)
     return files
 
 
 def describe(files, note, made, valid_day):
     """The content of meta.pkl; every file is stamped with the fingerprint of them all."""
-    stamp = fingerprint(files)
+    stamp = stamp_of(files)
     sizes = {name: FIRST + len(ids) for name, ids in files["vocabularies.pkl"].items()}
     for content in files.values():
         content["stamp"] = stamp
@@ -160,32 +167,20 @@ def describe(files, note, made, valid_day):
     }
 
 
-def fingerprint(files):
-    """A short hash of every name and array: equal for equal data, whenever it was made."""
-    digest = hashlib.blake2b(digest_size=8)
-
-    def add(content):
-        for name in sorted(content):
-            digest.update(name.encode())
-            if isinstance(content[name], dict):
-                add(content[name])
-            else:
-                digest.update(np.ascontiguousarray(content[name]))
-
-    add(files)
-    return digest.hexdigest()
-
-
-def tell(report, files, parts, valid_day, n_unknown, min_count):
+def tell(report, files, parts, n_unknown, min_count):
     """The last lines of the report: what came out."""
     train = files["train.pkl"]
     n_users = len(files["user.pkl"]["key"]) - 1
     n_feeds = len(files["feed.pkl"]["key"]) - 1
-    first_day = train["day"].min()
+    days = f"days {train['day'].min()}..{train['day'].max()}"
     report("tables", f"{n_users:,} users, {n_feeds:,} feeds")
-    report("training rows", f"{parts['train'].sum():,}, days {first_day}..{valid_day - 1}")
-    late = f"rows of later days left out: {parts['late'].sum():,}"
-    report("validation rows", f"{parts['valid'].sum():,}, day {valid_day}; {late}")
+    report("training rows", f"{parts['train'].sum():,}, {days}")
+    valid_day = files["meta.pkl"]["valid_day"]
+    if valid_day is None:
+        report("validation rows", "none: every labelled day is trained on")
+    else:
+        late = f"rows of later days left out: {parts['late'].sum():,}"
+        report("validation rows", f"{parts['valid'].sum():,}, day {valid_day}; {late}")
     report("unknown feeds", f"{n_unknown:,} rows of feeds that feed_info.csv lacks, kept")
     sizes = files["meta.pkl"]["vocabularies"].items()
     known = ", ".join(f"{name} {size - FIRST:,}" for name, size in sizes)
@@ -214,8 +209,12 @@ def main(argv=None):
     """Read, encode, write; argv: a list of words, None for the process's own. Raises InputError."""
     parser = Parser(__doc__)
     parser.add_argument("source", nargs="?", metavar="SOURCE", help="folder or zip (default: data)")
-    parser.add_argument("--out", default="user_data", help="folder to write (default: user_data)")
-    parser.add_argument("--valid-day", type=int, help="day that validates (default: the last one)")
+    out = "folder to write (default: user_data, with --final user_data/final)"
+    parser.add_argument("--out", help=out)
+    days = parser.add_mutually_exclusive_group()
+    days.add_argument("--valid-day", type=int, help="day that validates (default: the last one)")
+    final = "train on every labelled day, for the test files: none validates"
+    days.add_argument("--final", action="store_true", help=final)
     parser.add_argument(
         "--min-count",
         type=int,
@@ -226,16 +225,17 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.min_count < 0:
         raise InputError(f"--min-count takes a number of rows, and {args.min_count} is none.")
+    out = args.out or ("user_data/final" if args.final else "user_data")
     with redirect_stdout(None if args.quiet else sys.stdout):
-        run(args.source, args.out, args.valid_day, args.min_count)
+        run(args.source, out, args.valid_day, args.final, args.min_count)
 
 
-def run(source, out, valid_day, min_count):
+def run(source, out, valid_day, final, min_count):
     """Encode the CSVs at `source` into the pickles of folder `out`. Raises InputError."""
     started = time.perf_counter()
     source = find_source(source)
     report = Report()
-    files = encode_source(read_source(source, report), valid_day, min_count, report)
+    files = encode_source(read_source(source, report), valid_day, final, min_count, report)
     write_all(out, files)
     report("written", f"{', '.join(files)} to {out}")
     print(f"done in {time.perf_counter() - started:.1f} s")

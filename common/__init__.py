@@ -4,6 +4,12 @@ import os
 import re
 import sys
 
+for number in range(3):  # a file that is opened must not stand in for a closed stdout
+    try:
+        os.fstat(number)
+    except OSError:
+        os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
 if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ["KERAS_HOME"] = os.devnull  # or ~/.keras/keras.json could change the float type

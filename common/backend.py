@@ -6,7 +6,8 @@ TensorFlow's C++ logs to file 2 before it heeds TF_CPP_MIN_LOG_LEVEL.
 import os
 import sys
 
-sys.stderr.flush()
+if sys.stderr:
+    sys.stderr.flush()
 _stderr = os.dup(2)
 _nowhere = os.open(os.devnull, os.O_WRONLY)
 os.dup2(_nowhere, 2)

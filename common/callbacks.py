@@ -88,20 +88,30 @@ class TrainingLog(keras.callbacks.Callback):
         self.bar.close()
         if not np.isfinite(logs["loss"]):
             return  # `on_train_end` says so
-        scores = score_tasks(self.data.valid, self.model.logits(self.data.valid), self.data.groups)
+        scores = self.validate() if self.data.valid else {}  # empty where every day is trained on
         self.scores.append((epoch + 1, scores))
         for task in scores:
             logs |= {f"val_{task}_{name}": value for name, value in scores[task].items()}
         if self.verbose:
             print(self.line(epoch, scores), flush=True)
 
+    def validate(self):
+        """{task: scores} on the validation rows. Raises InputError where logits are no numbers."""
+        logits = self.model.logits(self.data.valid)
+        if not all(np.isfinite(values).all() for values in logits.values()):
+            flags = "--learning-rate or --embedding-l2"
+            raise InputError(
+                f"the logits are no numbers after epoch {self.epoch + 1}: lower {flags}."
+            )
+        return score_tasks(self.data.valid, logits, self.data.groups)
+
     def line(self, epoch, scores):
         """What is printed of an epoch, counted from 0."""
-        task = self.target if self.target in scores else next(iter(scores))
-        row = scores[task]
+        parts = [f"epoch {epoch + 1}/{self.params['epochs']}", f"loss {self.loss_of(epoch):.5f}"]
+        task = self.target if self.target in scores else next(iter(scores), None)
+        row = scores.get(task, {})
         aucs = [f"{name} {mean_and_spread([row[name]])}" for name in ("auc", "uauc") if name in row]
-        of_epochs = f"epoch {epoch + 1}/{self.params['epochs']}"
-        parts = [of_epochs, f"loss {self.loss_of(epoch):.5f}", f"{task} {'  '.join(aucs)}"]
+        parts += [f"{task} {'  '.join(aucs)}"] if aucs else []
         rows = (self.steps_done() - self.first_step) * self.model.rows_a_step
         parts.append(f"{rows / max(self.seconds - self.seconds_before, 1e-9):,.0f} rows/s")
         return "  ".join(parts)

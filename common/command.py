@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
 
 from tqdm import tqdm
@@ -52,14 +52,15 @@ def bar(about, items=None, total=None, size=None, shown=True):
     """
     unit = {} if size is None else {"unit": "B", "unit_scale": True}
     width, height = shutil.get_terminal_size()  # 80, 24 for a terminal that says 0, 0
-    disable = None if shown and sys.stdout else True  # None: where stderr is no terminal
+    seen = shown and sys.stdout and sys.stderr  # None: is closed
+    disable = None if seen else True  # None: where stderr is no terminal
     options = {"leave": False, "ncols": width, "nrows": height, "disable": disable, **unit}
     return tqdm(items, f"  {about}", size or total, **options)
 
 
 def complain(sentence):
     """Print the sentence on stderr, over the bar that the failed work may have left on its line."""
-    if sys.stderr.isatty():
+    if sys.stderr and sys.stderr.isatty():
         sentence = "\r\033[K" + sentence
     print(sentence, file=sys.stderr)
 
@@ -77,23 +78,47 @@ class Report:
         print(f"  {stage:20} {seconds:>8}  {found}", flush=True)
 
 
+class Patient:
+    """A stream that goes on, and loses what is written, when nobody reads it any more."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        return self.attempt(self.stream.write, text)
+
+    def flush(self):
+        self.attempt(self.stream.flush)
+
+    def attempt(self, function, *arguments):
+        try:
+            return function(*arguments)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
 @contextmanager
 def user_errors():
     """Turn a user's mistake, a failing disk or a Ctrl-C into one sentence on stderr and an exit.
 
-    The exit code is 2, after Ctrl-C 130.
+    The exit code is 2, after Ctrl-C 130. A letter that a terminal cannot show becomes a question
+    mark, and `| head -1` stops no work.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     try:
-        yield
+        with redirect_stdout(Patient(sys.stdout) if sys.stdout else None):
+            yield
     except InputError as error:
         code, sentence = 2, str(error)
     except Stopped as stopped:
         code, sentence = 130, str(stopped)
     except KeyboardInterrupt:
         code, sentence = 130, "interrupted: what was there before is untouched."
-    except BrokenPipeError:  # `| head -1` has read enough
-        sys.stdout = None
-        code, sentence = 0, ""
     except OSError as error:
         code, sentence = 2, told(error)
     except Exception as error:
@@ -102,8 +127,7 @@ def user_errors():
         code, sentence = 2, "memory ran out: close other programs, or use fewer rows."
     else:
         return
-    if sentence:
-        complain(sentence)
+    complain(sentence)
     sys.exit(code)
 
 

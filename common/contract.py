@@ -31,8 +31,9 @@ class Data:
 
     meta: the contents of `meta.pkl`. tables: {key: {column: array}}, one row a user, a feed, ...;
     row 0 is the unknown one. train, valid: {column: array (rows,)} of interactions; a column named
-    like a table is a row number in it. tasks {task: weight in the score}, loss_weights {task:
-    weight in the loss} and features {feature: description} are those that `choose` chose.
+    like a table is a row number in it; valid is empty where every day is trained on. tasks {task:
+    weight in the score}, loss_weights {task: weight in the loss} and features {feature:
+    description} are those that `choose` chose.
     """
 
     meta: dict
@@ -53,7 +54,8 @@ class Data:
         self.tasks = chosen(tasks or self.meta["tasks"], every, "--tasks", self.folder)
         described = self.meta["features"]
         default = [name for name in described if described[name].get("default", True)]
-        self.features = chosen(features or default, described, "--features", self.folder)
+        names = features or default or described
+        self.features = chosen(names, described, "--features", self.folder)
         weights = loss_weights or [1.0] * len(self.tasks)
         if len(weights) != len(self.tasks):
             names = ", ".join(self.tasks)
@@ -65,7 +67,7 @@ class Data:
     @property
     def groups(self):
         """The group of each validation row, within which uAUC ranks; None for no uAUC."""
-        return None if self.meta["group"] is None else self.valid[self.meta["group"]]
+        return self.valid.get(self.meta["group"])
 
     @cached_property
     def fingerprint(self):
@@ -148,14 +150,17 @@ def load(folder):
         )
     check_meta(meta, folder / "meta.pkl")
     tables = {key: stamped(folder / f"{key}.pkl", meta["stamp"]) for key in meta["tables"]}
-    splits = [stamped(folder / f"{name}.pkl", meta["stamp"]) for name in ("train", "valid")]
-    data = Data(meta, tables, *splits, folder)
+    splits = {"train": {}, "valid": {}}
+    for name in splits if meta["valid_day"] is not None else ["train"]:
+        splits[name] = stamped(folder / f"{name}.pkl", meta["stamp"])
+    data = Data(meta, tables, **splits, folder=folder)
     for key, table in tables.items():
         check_key(table, folder / f"{key}.pkl")
     for name, feature in meta["features"].items():
         if feature["table"] is not None:
             check_column(data, name, feature)
     data.choose()
-    for name, rows in zip(("train", "valid"), splits, strict=True):
-        check_rows(rows, data, folder / f"{name}.pkl", labelled=True)
+    check_rows(data.train, data, folder / "train.pkl", labelled=True)
+    if meta["valid_day"] is not None:
+        check_rows(data.valid, data, folder / "valid.pkl", labelled=True)
     return data

@@ -2,11 +2,7 @@
 
 import gc
 import json
-import platform
-import resource
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +16,7 @@ from common.contract import load
 from common.scores import score_tasks, weighted, yardsticks
 from common.settings import changed, hyperparameters
 
-import keras
 import numpy as np
-import tensorflow as tf
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass
@@ -32,12 +24,14 @@ class Result:
     """What a script's `main` returns.
 
     target: the task of the last line. scores: of each run {task: {"auc", "uauc", "logloss",
-    "calibration"}} on the validation day. models: the last run's Recommenders, one a network.
+    "calibration"}} on the validation day. models: the last run's Recommenders, one a network. mean:
+    the scores of the mean logit of several runs, which is what is saved.
     """
 
     target: str
     scores: list
     models: list
+    mean: dict | None = None
 
     @property
     def model(self):
@@ -46,8 +40,8 @@ class Result:
 
     @property
     def aucs(self):
-        """The validation AUC of the target, a number a run."""
-        return [scores[self.target]["auc"] for scores in self.scores]
+        """The validation AUC of the target, a number a run; nan where no day validates."""
+        return [scores[self.target]["auc"] if scores else np.nan for scores in self.scores]
 
 
 class Experiment:
@@ -88,7 +82,10 @@ class Experiment:
                 f"--resume: {self.folder} has no stopped run of {settings.name} with these "
                 "settings: give those of that run, or leave --resume out."
             )
-        self.runs = []
+        self.runs = []  # their scores
+        self.rows = []  # of results.csv
+        self.parts = []
+        self.totals = {}  # {task: sum of the runs' validation logits}
         self.say(self.headline())
 
     def say(self, line):
@@ -102,18 +99,57 @@ class Experiment:
     def headline(self):
         """The line that says what is trained on."""
         task = self.networks[0][0]
-        n_train = len(self.data.train[task])
+        rows = f"{self.title()}: {len(self.data.train[task]):,} training rows"
+        if not self.data.valid:
+            return f"{rows} of every labelled day, no validation"
         n_valid = len(self.data.valid[task])
-        rows = f"{n_train:,} training rows, {n_valid:,} validation rows"
-        return f"{self.title()}: {rows} (day {self.data.meta['valid_day']})"
+        return f"{rows}, {n_valid:,} validation rows (day {self.data.meta['valid_day']})"
 
     def keep(self, seed, networks):
-        """Add a run to results.csv; networks: [(Recommender, TrainingLog)], those of the run."""
+        """Add a run to results.csv; networks: [(Recommender, TrainingLog)], those of the run.
+
+        A run that was not validated has no scores, and is no row.
+        """
         self.networks_of_last_run = networks
         scores = {task: row for _, log in networks for task, row in log.scores[-1][1].items()}
         self.runs.append(scores)
-        results.add(self.folder, self.row(seed, networks, scores))
+        self.parts += [saved.Part.of(model) for model, _ in networks]
+        if scores:
+            for model, _ in networks if self.settings.runs > 1 else ():
+                for task, logits in model.logits(self.data.valid).items():
+                    self.totals[task] = self.totals.get(task, 0) + logits.astype(np.float64)
+            self.rows.append(self.row(seed, networks, scores))
+            results.add(self.folder, self.rows[-1])
         gc.collect()  # what trained refers to itself, and holds the columns of the training rows
+
+    def mean_of_runs(self):
+        """The scores of the mean logit of all runs, added to results.csv; None of a single run."""
+        n = len(self.rows)
+        if n < 2:
+            return None
+        logits = {task: total / n for task, total in self.totals.items()}
+        scores = score_tasks(self.data.valid, logits, self.data.groups)
+        last = self.rows[-1]
+        row = {
+            "seed": self.settings.seed,
+            "settings": json.dumps(json.loads(last["settings"]) | {"mean_of": n}),
+            "changed": f"{last['changed']} mean of {n} runs".strip(),
+            "auc_by_epoch": "",
+            "seconds": round(sum(row["seconds"] for row in self.rows), 2),
+        }
+        results.add(self.folder, last | self.metrics(scores) | row)
+        return scores
+
+    def metrics(self, scores):
+        """{column of results.csv: number} of {task: scores}."""
+        numbers = {
+            f"{name}_{task}": value for task in scores for name, value in scores[task].items()
+        }
+        tasks = self.data.tasks
+        if list(tasks) == list(scores) and all("uauc" in scores[task] for task in tasks):
+            uaucs = {task: scores[task]["uauc"] for task in tasks}
+            numbers["weighted_uauc"] = weighted(uaucs, tasks)
+        return numbers
 
     def row(self, seed, networks, scores):
         """The row of results.csv of a run."""
@@ -122,12 +158,6 @@ class Experiment:
         logs = [log for _, log in networks]
         n_rows = len(self.data.train[tasks[0]]) * sum(len(log.scores) for log in logs)
         seconds = sum(log.seconds for log in logs)
-        metrics = {
-            f"{name}_{task}": value for task in tasks for name, value in scores[task].items()
-        }
-        if list(self.data.tasks) == tasks and all("uauc" in scores[task] for task in tasks):
-            uaucs = {task: scores[task]["uauc"] for task in tasks}
-            metrics["weighted_uauc"] = weighted(uaucs, self.data.tasks)
         by_epoch = {
             task: [round(scores[task]["auc"], 6) for _, scores in log.scores]
             for log in logs
@@ -144,30 +174,36 @@ class Experiment:
             "seed": seed,
             "settings": json.dumps(hyperparameters(self.settings), sort_keys=True),
             "changed": changed(self.settings),
-            **metrics,
+            **self.metrics(scores),
             "auc_by_epoch": json.dumps(by_epoch),
             "seconds": round(seconds, 2),
             "rows_per_second": round(n_rows / max(seconds, 1e-9)),
-            "peak_mb": round(peak_memory() / 1e6),
-            **versions(),
+            "peak_mb": round(results.peak_memory() / 1e6),
+            **results.versions(),
         }
 
     def finish(self, gates=None):
-        """Save the last run's model, write submissions, pictures and the comparison: a Result.
+        """Save the mean of the runs, write submissions, pictures and the comparison: a Result.
 
         gates: {name of a gate's layer: names of the experts that it weighs}.
         """
         for path in self.checkpoints:
             shutil.rmtree(path, ignore_errors=True)
         models, logs = zip(*self.networks_of_last_run, strict=True)
-        weights = gate_weights(self.data, models[0], gates) if gates else {}
-        whole = saved.whole_model(self.data, models)
+        valid = self.data.valid
+        means = models[0].mean_outputs(valid, list(gates)) if gates and valid else {}
+        weights = {
+            gate: dict(zip(gates[gate], mean.tolist(), strict=True)) for gate, mean in means.items()
+        }
+        mean = self.mean_of_runs()
+        whole = saved.whole_model(self.data, self.parts)
         saved.save(self.folder / f"{self.settings.name}.keras", whole)
         self.submit(whole, [task for model in models for task in model.network.output])
-        self.compare()
+        if valid:
+            self.compare()
         path = self.folder / f"{self.settings.name}.png"
         plots.curves(path, f"{self.label}, {self.title()}", [vars(log) for log in logs], weights)
-        return Result(self.target, self.runs, list(models))
+        return Result(self.target, self.runs, list(models), mean)
 
     def compare(self):
         """Print and draw all models that were run on this data, and the yardsticks."""
@@ -199,58 +235,8 @@ class Experiment:
             self.say(f"{path}: {len(columns['userid']):,} rows for the contest")
 
 
-def gate_weights(data, model, experts):
-    """{gate: {expert: mean weight}} over the validation rows.
-
-    experts: {name of a gate's layer: names of the experts that it weighs}.
-    """
-    outputs = {name: model.network.get_layer(name).output for name in experts}
-    gates = keras.Model(model.network.inputs, outputs)
-
-    @tf.function(jit_compile=True, autograph=False)
-    def weights_of(batch):
-        return gates(list(model.embedding(batch)))
-
-    n = len(data.valid[next(iter(data.tasks))])
-    means = {name: np.zeros(len(names)) for name, names in experts.items()}
-    for i, (batch, _) in enumerate(model.scoring_batches(data.valid)):
-        for name, weights in weights_of(batch).items():
-            left = n - i * len(weights)  # the last batch begins anew
-            means[name] += weights[:left].numpy().sum(axis=0, dtype=np.float64) / n
-    return {
-        name: dict(zip(experts[name], total.tolist(), strict=True)) for name, total in means.items()
-    }
-
-
 def raw_ids(data, column, codes):
     """The raw ids of a column of interactions; -1 for unknown ones."""
     if column in data.tables:
         return data.tables[column]["key"][codes]
     return np.concatenate([[-1, -1], data.vocabulary(column)])[codes]
-
-
-def peak_memory():
-    """The most memory that this process has had, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def versions():
-    """What a run was made with."""
-    return {
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-        "machine": f"{platform.system()} {platform.machine()}",
-        "commit": commit(),
-    }
-
-
-def commit():
-    """The commit of the project's folder, -dirty if it was changed since; "" where git has none."""
-    try:
-        words = ["git", "-C", ROOT, "describe", "--always", "--dirty"]
-        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
-        return ""

@@ -157,7 +157,7 @@ def curves(path, title, logs, gates):
     logs: of each network {"losses": [(epochs done, mean loss)], "scores": [(epoch, {task:
     scores})]}. gates: {gate: {expert: mean weight}}, or {}. A single epoch has no curve of AUC.
     """
-    n_epochs = max((epoch for log in logs for epoch, _ in log["scores"]), default=0)
+    n_epochs = max((epoch for log in logs for epoch, row in log["scores"] if row), default=0)
     experts = list(dict.fromkeys(name for weights in gates.values() for name in weights))
     experts.sort(key=lambda name: name.startswith("shared"))
     widths = [3.6] + ([3.6] if n_epochs > 1 else [])

@@ -210,6 +210,23 @@ class Recommender(keras.Model):
         logits = tf.nest.map_structure(lambda *rows: np.concatenate(rows)[:n, 0], *parts)
         return logits
 
+    def mean_outputs(self, columns, names):
+        """{layer: mean of its output over all rows, float64 (n,)} of layers of the network."""
+        outputs = {name: self.network.get_layer(name).output for name in names}
+        network = keras.Model(self.network.inputs, outputs)
+
+        @tf.function(jit_compile=True, autograph=False)
+        def outputs_of(batch):
+            return network(list(self.embedding(batch)))
+
+        n = len(columns[self.embedding.look_up.spec["inputs"][0]])
+        means = dict.fromkeys(names, 0.0)
+        for i, (batch, _) in enumerate(self.scoring_batches(columns)):
+            for name, output in outputs_of(batch).items():
+                left = n - i * len(output)  # the last batch begins anew
+                means[name] += output[:left].numpy().sum(axis=0, dtype=np.float64) / n
+        return means
+
     def renew_embeddings(self, seed):
         """Draw the embedding table anew and forget its moments; the network stays as it is."""
         table = self.embedding.table

@@ -1,8 +1,13 @@
 """`results.csv`, a row a run, and the comparison of all models that were run on one data set."""
 
 import os
+import platform
+import resource
+import subprocess
+import sys
 import time
 import unicodedata
+from importlib import metadata
 from pathlib import Path
 
 from common.command import InputError
@@ -12,6 +17,7 @@ from common.scores import mean_and_spread, weighted
 import pandas as pd
 from filelock import FileLock
 
+ROOT = Path(__file__).resolve().parent.parent
 NAME = "results.csv"
 SCORES = {"auc": "AUC", "uauc": "uAUC", "logloss": "log loss", "calibration": "calibration"}
 REQUIRED = ["fingerprint", "model", "tasks", "seed", "settings"]
@@ -196,3 +202,26 @@ def shortened(labels, width):
             short[label] = f"{label[: width - len(number) - 2].rstrip()}… {number}"
             notes.append(f"{number} {label}")
     return short, notes
+
+
+def peak_memory():
+    """The most memory that this process has had, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def versions():
+    """What a run was made with."""
+    packages = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
+    machine = f"{platform.system()} {platform.machine()}"
+    about = {"python": platform.python_version(), **packages, "machine": machine}
+    return about | {"commit": commit()}
+
+
+def commit():
+    """The commit of the project's folder, -dirty if it was changed since; "" where git has none."""
+    try:
+        words = ["git", "-C", ROOT, "describe", "--always", "--dirty"]
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""

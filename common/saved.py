@@ -2,10 +2,11 @@
 
 `user_data/NAME.keras` holds a keras.Model that takes the columns of a test file (userid, feedid,
 device), int64 (batch,), and gives {task: probability (batch,)} for the day after the last labelled
-one. To load it elsewhere in Python, import its script first (`import mmoe`), which makes the layers
-known to Keras. A SavedModel needs no code at all.
+one, of several runs that of their mean logit. To load it elsewhere in Python, import its script
+first (`import mmoe`), which makes the layers known to Keras. A SavedModel needs no code at all.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import common.backend  # noqa: F401
@@ -22,41 +23,58 @@ BATCH = 16384
 
 @keras.saving.register_keras_serializable("multitask")
 class FrozenEmbedding(keras.layers.Layer):
-    """A FeatureEmbedding with all that it looks up as weights, so that it can be saved.
+    """FeatureEmbeddings of one LookUp, with all that it looks up as weights, to be saved.
 
-    {column: integers (batch,)} -> vectors (batch, fields, dim) and dense values (batch, width).
+    {column: integers (batch,)} -> [vectors (batch, fields, dim), one for each embedding], and dense
+    values (batch, width).
     """
 
-    def __init__(self, spec, shapes, dim, **kwargs):
-        """spec: of the LookUp; shapes: {name of a frozen array: [shape, dtype]}."""
+    def __init__(self, spec, shapes, dim, n, **kwargs):
+        """spec: of the LookUp; shapes: {name of a frozen array: [shape, dtype]}; n: embeddings."""
         super().__init__(**kwargs)
         self.spec = spec
         self.shapes = shapes
         self.supports_jit = False  # what is looked up varies in length
-        self.embedding = FeatureEmbedding(LookUp(spec, {}), dim)
+        self.embeddings = [FeatureEmbedding(LookUp(spec, {}), dim) for _ in range(n)]
         self.frozen = {
             name: self.add_weight(shape, "zeros", dtype, trainable=False, name=name)
             for name, (shape, dtype) in shapes.items()
         }
 
     @classmethod
-    def of(cls, data, trained):
-        """The layer for the day after the last labelled one, of a trained FeatureEmbedding."""
+    def of(cls, data, tables):
+        """The layer for the day after the last labelled one, of trained tables (rows, dim)."""
         spec, arrays = specify(data, latest=True)
         shapes = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
-        layer = cls(spec, shapes, trained.dim)
-        layer.embedding.table.assign(trained.table)
+        layer = cls(spec, shapes, tables[0].shape[1], len(tables))
+        for embedding, table in zip(layer.embeddings, tables, strict=True):
+            embedding.table.assign(table)
         for name in list(arrays):  # each is let go once it is a weight
             layer.frozen[name].assign(arrays.pop(name))
         return layer
 
     def call(self, columns):
         look_up = LookUp(self.spec, {name: weight.value for name, weight in self.frozen.items()})
-        return self.embedding(look_up(columns))
+        batch = look_up(columns)
+        vectors, dense = zip(*(embedding(batch) for embedding in self.embeddings), strict=True)
+        return list(vectors), dense[0]
 
     def get_config(self):
-        config = {"spec": self.spec, "shapes": self.shapes, "dim": self.embedding.dim}
-        return {**super().get_config(), **config}
+        config = {"spec": self.spec, "shapes": self.shapes, "dim": self.embeddings[0].dim}
+        return {**super().get_config(), **config, "n": len(self.embeddings)}
+
+
+@dataclass
+class Part:
+    """What is kept of a trained Recommender."""
+
+    table: np.ndarray  # of its embedding
+    network: keras.Model
+    link: object  # function from what the network gives to a logit, or None
+
+    @classmethod
+    def of(cls, model):
+        return cls(model.embedding.table.numpy(), model.network, model.link)
 
 
 def codes_of(raw, data, column):
@@ -83,31 +101,33 @@ def codes_of(raw, data, column):
     return keras.ops.where((raw >= 0) & (raw < size), raw, unknown)
 
 
-def whole_model(data, models):
-    """A keras.Model from raw ids to {task: probability (batch,)}, of one Recommender or several."""
+def whole_model(data, parts):
+    """A keras.Model from raw ids to {task: probability (batch,)}: of the mean logit of the parts.
+
+    parts: of several runs, or of networks of a task each.
+    """
     names = data.meta.get("raw", {})
+    layer = FrozenEmbedding.of(data, [part.table for part in parts])
     inputs = {}
     columns = {}
-    outputs = {}
-    for number, model in enumerate(models):
-        embedding = FrozenEmbedding.of(data, model.embedding)
-        for column in embedding.spec["inputs"]:
-            name = names.get(column, column)
-            if name in inputs:
-                continue
-            values = data.train[column]
-            if values.dtype.kind == "f":
-                inputs[name] = keras.Input(values.shape[1:], dtype="float32", name=name)
-                columns[column] = inputs[name]
-            else:
-                inputs[name] = keras.Input((), dtype="int64", name=name)
-                columns[column] = codes_of(inputs[name], data, column)
-        model.network.name = f"network_{number}"
-        vectors_and_dense = embedding({name: columns[name] for name in embedding.spec["inputs"]})
-        for task, logit in model.network(list(vectors_and_dense)).items():
-            logit = model.link(logit) if model.link else logit
-            outputs[task] = keras.ops.sigmoid(keras.ops.squeeze(logit, axis=-1))
-    return keras.Model(inputs, outputs)
+    for column in layer.spec["inputs"]:
+        name = names.get(column, column)
+        values = data.train[column]
+        if values.dtype.kind == "f":
+            inputs[name] = keras.Input(values.shape[1:], dtype="float32", name=name)
+            columns[column] = inputs[name]
+        else:
+            inputs[name] = keras.Input((), dtype="int64", name=name)
+            columns[column] = codes_of(inputs[name], data, column)
+    every_vectors, dense = layer(columns)
+    logits = {}
+    for number, (part, vectors) in enumerate(zip(parts, every_vectors, strict=True)):
+        part.network.name = f"network_{number}"
+        for task, logit in part.network([vectors, dense]).items():
+            logit = part.link(logit) if part.link else logit
+            logits.setdefault(task, []).append(keras.ops.squeeze(logit, axis=-1))
+    means = {task: sum(several) / len(several) for task, several in logits.items()}
+    return keras.Model(inputs, {task: keras.ops.sigmoid(mean) for task, mean in means.items()})
 
 
 def save(path, model):

@@ -17,7 +17,7 @@ META = {  # key: (type, may it be absent)
     "raw": (dict, True),
     "group": (str | None, False),
     "tables": (list, False),
-    "valid_day": (int, False),
+    "valid_day": (int | None, False),
     "vocabularies": (dict, False),
     "features": (dict, False),
 }

@@ -44,6 +44,8 @@ FILES = (
     "true_probability.npy",
     "user_action.csv",
     *TEST_ROWS,
+    "test_a_labels.csv",
+    "test_b_labels.csv",
     "feed_info.csv",
     "feed_embeddings.csv",
     "source.json",
@@ -506,6 +508,15 @@ def act(users, feeds, user, day, feed, rng):
     return device, label, probability, interest
 
 
+def answer(users, feeds, tests, rng):
+    """{test file: labels (rows, 7)} of {test file: (user, day, feed)}, drawn as those of the log are."""
+    mood = rng.standard_normal((len(users["mood"]), 1)).astype(np.float32)
+    users = users | {"mood": np.hstack([users["mood"], mood])}  # of the tests' day
+    label = act(users, feeds, *map(np.concatenate, zip(*tests.values())), rng)[1]
+    ends = np.cumsum([len(user) for user, _, _ in tests.values()])
+    return dict(zip(tests, np.split(label, ends[:-1])))
+
+
 def watch(feeds, feed, label, interest, rng):
     """play and stay in ms, of the published quantiles: longer with interest, with an action and with the video."""
     seconds = np.log(np.minimum(feeds["seconds"], 90))
@@ -753,11 +764,13 @@ def make(out, scale, seed, report):
     }
     np.save(out / "true_probability.npy", probability)
     write_rows(out / "user_action.csv", {name: columns[name] for name in USER_ACTION})
+    labels = answer(users, feeds, tests, stage(12))
     for name, (who, _, what) in tests.items():
-        write_rows(
-            out / name, dict(zip(TEST, (user_id[who], ids[place[what]], users["device"][who])))
-        )
-    say("user_action.csv, true_probability.npy, test_a.csv and test_b.csv written")
+        rows = dict(zip(TEST, (user_id[who], ids[place[what]], users["device"][who])))
+        write_rows(out / name, rows)
+        rows = {key: rows[key] for key in ("userid", "feedid")} | dict(zip(ACTIONS, labels[name].T))
+        write_rows(out / name.replace(".csv", "_labels.csv"), rows)
+    say("user_action.csv, true_probability.npy, test_a.csv, test_b.csv and their labels written")
 
     n_rows = len(user)
     feeds = {name: values[met] for name, values in feeds.items() if name != "centres"}

@@ -57,7 +57,7 @@ def test_get_data_killed_at_random_moments_leaves_whole_files(tiny, tmp_path):
 
 
 def test_a_training_run_killed_at_random_moments_leaves_whole_files(tiny_pickles, tmp_path):
-    words = ("deepfm.py", "--epochs", 2, "--user-data", tiny_pickles)
+    words = ("deepfm.py", "--user-data", tiny_pickles)
     fingerprint = load(tiny_pickles).fingerprint
     since = time.perf_counter()
     script(*words, cwd=tmp_path)

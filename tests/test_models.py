@@ -257,13 +257,13 @@ def test_focal_loss_of_gamma_0_without_alpha_is_binary_cross_entropy():
 
 
 @pytest.mark.parametrize(
-    "gamma, alpha", [(0.0, -1.0), (0.5, -1.0), (2.0, -1.0), (2.0, 0.25), (5.0, 0.9)]
+    "gamma, alpha", [(0.0, 0.0), (0.5, 0.0), (2.0, 0.0), (2.0, 0.25), (5.0, 0.9)]
 )
 def test_the_logit_of_least_focal_loss_is_mapped_to_the_probability(gamma, alpha):
     """Of a fine grid of logits the one of least expected loss must come out as the chance."""
     logits = np.linspace(-12, 12, 24001)
     q = 1 / (1 + np.exp(-logits))
-    weight = alpha if alpha >= 0 else 0.5
+    weight = alpha or 0.5
     positive = -weight * (1 - q) ** gamma * np.log(q)
     negative = -(1 - weight) * q**gamma * np.log(1 - q)
     for p in (0.001, 0.03, 0.3, 0.5, 0.8):

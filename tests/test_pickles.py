@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.command import InputError
 from common.contract import load
+from common.embedding import FeatureEmbedding, LookUp
 from common.pickles import VERSION, beside, read, write_all
 
 import numpy as np
@@ -123,6 +124,13 @@ def test_a_valid_folder_is_read_and_its_choices_made(tmp_path):
         np.log((labels.sum() + 0.5) / (len(labels) - labels.sum() + 0.5))
     )
     (tmp_path / "vocabularies.pkl").unlink()
+    (tmp_path / "valid.pkl").unlink()
+    meta = valid_folder()["meta.pkl"]
+    write_all(tmp_path, {"meta.pkl": meta | {"valid_day": None}})
+    assert load(tmp_path).valid == {} and load(tmp_path).groups is None
+    write_all(tmp_path, {"meta.pkl": meta})
+    with pytest.raises(InputError, match=r"valid\.pkl is missing"):
+        load(tmp_path)
     assert data.vocabulary("tag") is None and data.test("test_b") is None
 
 
@@ -320,6 +328,7 @@ def test_a_random_change_is_refused_or_read_as_it_was_written(tmp_path):
             continue
         except OverflowError:  # NumPy would not put a negative number there
             continue
+        assert_usable(load(tmp_path))
         del contents["meta.pkl"]["version"], found["meta"]["version"]
         for name in ("user", "feed"):
             assert same(found["tables"][name], without_stamp(contents[f"{name}.pkl"])), seed
@@ -327,6 +336,16 @@ def test_a_random_change_is_refused_or_read_as_it_was_written(tmp_path):
             assert same(found[name], without_stamp(contents[f"{name}.pkl"])), seed
         assert same(found["meta"], contents["meta.pkl"]), seed
     assert CASES / 4 < refused < CASES
+
+
+def assert_usable(data):
+    """What training makes of the rows, but for the network, works and is finite."""
+    embedding = FeatureEmbedding(LookUp.of(data), 2)
+    for rows in (data.train, data.valid):
+        vectors, numbers = embedding(embedding.look_up(rows))
+        assert len(vectors) == len(numbers) == len(rows["user"])
+        assert np.isfinite(vectors).all() and np.isfinite(numbers).all()
+    assert all(np.isfinite(data.log_odds(task)) for task in data.tasks)
 
 
 def without_stamp(content):
@@ -401,56 +420,27 @@ def opcodes(rng):
     """A pickle of random opcodes with plausible arguments."""
     names = ["numpy", "dtype", "ndarray", "numpy._core.multiarray", "_reconstruct", "scalar"]
     names += ["numpy._core.numeric", "_frombuffer", "os", "system", "builtins", "O8", "f4", "<"]
+    plain = [
+        bytes([code]) for code in b"\x93Rbt(\x85\x86\x87)}]suae210N\x94\x81\x92oQ\x97\x98\x8f\x91"
+    ]
     parts = [b"\x80\x05"]
     for _ in range(rng.randrange(1, 40)):
         text = rng.choice(names).encode()
         number = rng.choice([0, 1, 3, 2**31 - 1, 2**32 - 1])
-        parts.append(
-            rng.choice(
-                [
-                    b"\x8c" + bytes([len(text)]) + text,
-                    b"\x8c" + bytes([len(text)]) + text,
-                    b"c" + rng.choice(names).encode() + b"\n" + text + b"\n",
-                    b"\x93",
-                    b"R",
-                    b"b",
-                    b"(",
-                    b"t",
-                    b"\x85",
-                    b"\x86",
-                    b"\x87",
-                    b")",
-                    b"}",
-                    b"]",
-                    b"s",
-                    b"u",
-                    b"a",
-                    b"e",
-                    b"2",
-                    b"0",
-                    b"1",
-                    b"N",
-                    b"K" + bytes([number % 256]),
-                    b"J" + number.to_bytes(4, "little"),
-                    b"C\x04abcd",
-                    b"\x96" + number.to_bytes(8, "little") + b"xy",
-                    b"\x8e" + (2**62).to_bytes(8, "little"),
-                    b"\x94",
-                    b"h\x00",
-                    b"\x81",
-                    b"\x92",
-                    b"i" + text + b"\nsystem\n",
-                    b"o",
-                    b"P1\n",
-                    b"Q",
-                    b"\x82\x01",
-                    b"\x97",
-                    b"\x98",
-                    b"\x8f",
-                    b"\x91",
-                ]
-            )
-        )
+        with_arguments = [
+            b"\x8c" + bytes([len(text)]) + text,  # a text
+            b"c" + rng.choice(names).encode() + b"\n" + text + b"\n",  # a function
+            b"i" + text + b"\nsystem\n",
+            b"K" + bytes([number % 256]),
+            b"J" + number.to_bytes(4, "little"),
+            b"C\x04abcd",
+            b"\x96" + number.to_bytes(8, "little") + b"xy",  # bytes, fewer than they say
+            b"\x8e" + (2**62).to_bytes(8, "little"),
+            b"h\x00",
+            b"P1\n",
+            b"\x82\x01",
+        ]
+        parts.append(rng.choice([*plain, *with_arguments, with_arguments[0]]))
     return b"".join(parts) + b"."
 
 

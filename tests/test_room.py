@@ -8,11 +8,12 @@ import subprocess
 import sys
 
 from common import results
+from common.command import InputError
 from common.contract import load
 
 import keras
 import pytest
-from conftest import ROOT, assert_one_sentence, script
+from conftest import ROOT, assert_one_sentence, in_process, script
 
 
 def contents(folder):
@@ -46,7 +47,7 @@ def test_get_data_where_there_is_no_room(size, tiny, tmp_path):
 @pytest.mark.parametrize("size", [500_000])
 def test_training_where_there_is_no_room(size, tiny_pickles, tmp_path):
     folder = shutil.copytree(tiny_pickles, tmp_path / "pickles")
-    script("deepfm.py", "--user-data", folder, cwd=tmp_path)
+    in_process("deepfm.py", "--user-data", folder)
     before = contents(folder)
     flags = ("--user-data", folder, "--seed", 1)
     run = limited("deepfm.py", *flags, cwd=tmp_path, before=no_file_over(size))
@@ -60,16 +61,16 @@ def test_training_where_there_is_no_room(size, tiny_pickles, tmp_path):
 
 
 def test_predictions_into_a_device_a_full_one_and_a_link(tiny, tiny_pickles, tmp_path):
-    script("mmoe.py", "--user-data", tiny_pickles, cwd=tmp_path)
+    in_process("mmoe.py", "--user-data", tiny_pickles)
     flags = ("--user-data", tiny_pickles, "--predict", tiny / "test_a.csv")
     run = script("mmoe.py", *flags, "--out", "/dev/full", cwd=tmp_path, check=False)
     assert_one_sentence(run, "No space left", "make room")
-    script("mmoe.py", *flags, "--out", "/dev/null", cwd=tmp_path)
+    in_process("mmoe.py", *flags, "--out", "/dev/null")
     (tmp_path / "link.csv").symlink_to(tmp_path / "target.csv")
-    script("mmoe.py", *flags, "--out", tmp_path / "link.csv", cwd=tmp_path)
+    in_process("mmoe.py", *flags, "--out", tmp_path / "link.csv")
     assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "target.csv").stat().st_size > 1000
-    run = script("mmoe.py", *flags, "--out", tmp_path / "no" / "x.csv", cwd=tmp_path, check=False)
-    assert_one_sentence(run, "--out", "its folder does not exist")
+    with pytest.raises(InputError, match=r"--out .* its folder does not exist"):
+        in_process("mmoe.py", *flags, "--out", tmp_path / "no" / "x.csv")
 
 
 def without_the_rights_of_root():

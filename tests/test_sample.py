@@ -303,6 +303,18 @@ def test_songs_and_seconds(log, feeds):
     assert 60 < seconds.max() <= 60_000
 
 
+def test_the_labels_of_the_tests_are_of_their_rows_and_drawn_as_the_logs(stand_in, log, tests):
+    for name, test in zip(("test_a", "test_b"), tests, strict=True):
+        labels = pd.read_csv(stand_in / f"{name}_labels.csv")
+        assert labels[["userid", "feedid"]].equals(test[["userid", "feedid"]])
+        rates = labels[[*ACTIONS]].mean()
+        check(log[[*ACTIONS]].mean(), 0.25, rates, more=5e-4)
+        # a user's own rate in the log says who acts
+        own = log.groupby("userid").read_comment.mean()
+        past = test.userid.map(own).fillna(log.read_comment.mean())
+        assert roc_auc_score(labels.read_comment, past) > 0.85
+
+
 # The command.
 
 

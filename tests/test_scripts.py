@@ -105,6 +105,7 @@ def real_pickles(tmp_path_factory):
     return folder / "pickles"
 
 
+@pytest.mark.xdist_group("kuairand")
 @pytest.mark.parametrize("name", SCRIPTS if KUAIRAND.is_dir() else [])
 def test_on_kuairand_each_reaches_what_known_libraries_get(name, real_pickles, tmp_path):
     run = script(name, "--user-data", real_pickles, cwd=tmp_path)
@@ -133,12 +134,12 @@ def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles, tmp_path
 def test_a_second_epoch_has_new_embeddings_and_learns_nothing_by_heart(stand_in_pickles, tmp_path):
     folder = shutil.copytree(stand_in_pickles, tmp_path / "data")
     for flags in ((), ("--keep-embeddings",)):
-        in_process("mmoe.py", "--user-data", folder, "--epochs", 3, *flags)
+        in_process("mmoe.py", "--user-data", folder, "--epochs", 2, *flags)
     kept = results_of(folder).tail(2)
     curves = [json.loads(curve) for curve in kept["auc_by_epoch"]]
     anew, same = (np.mean(list(curve.values()), axis=0) for curve in curves)  # AUC by epoch
-    assert anew.shape == (3,) and anew[0] == same[0]
-    assert anew[2] > anew[0] - 0.003 and anew[2] > same[2]
+    assert anew.shape == (2,) and anew[0] == same[0]
+    assert anew[1] > anew[0] - 0.003 and anew[1] > same[1]
     last = [curve["read_comment"][-1] for curve in curves]
     assert last == pytest.approx(list(kept["auc_read_comment"]), abs=1e-6)
 
@@ -160,15 +161,54 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_others(name, tiny, tiny_pi
     assert made[0][0] != made[2][0] and made[0][1] != made[2][1]
 
 
-def test_several_runs_take_the_next_seeds_and_print_their_spread(tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles, "--batch-size", 256)
-    runs = [in_process("mmoe.py", *flags, "--seed", seed) for seed in (1, 2)]
-    run = in_process("mmoe.py", *flags, "--seed", 1, "--runs", 2)
-    aucs = results_of(tiny_pickles)["auc_read_comment"].tolist()
-    assert aucs[:2] == aucs[2:]  # a run among others is the run alone
-    assert last_auc(run) == pytest.approx(np.mean(aucs), abs=6e-5)
-    assert run.stdout.splitlines()[-1].endswith(f" +- {np.std(aucs[:2], ddof=1):.4f}")
-    assert epochs(run) == epochs(runs[0]) + epochs(runs[1])
+@pytest.mark.parametrize("name, flags", [("mmoe.py", ()), ("FocalLoss.py", ("--epochs", 1))])
+def test_of_several_runs_the_mean_logit_is_kept(name, flags, tiny, tiny_pickles, tmp_path):
+    flags = ("--user-data", tiny_pickles, "--batch-size", 256, *flags)
+    predict = ("--predict", tiny / "test_b.csv", "--out", tmp_path / "scores.csv")
+    runs = []
+    logits = []
+    for more in (("--seed", 1), ("--seed", 2), ("--seed", 1, "--runs", 2)):
+        runs.append(in_process(name, *flags, *more))
+        in_process(name, *flags[:2], *predict)
+        p = pd.read_csv(tmp_path / "scores.csv")["read_comment"]
+        logits.append(np.log(p / (1 - p)))
+    *single, both = runs
+    np.testing.assert_allclose(logits[2], (logits[0] + logits[1]) / 2, atol=2e-3)
+    assert np.abs(logits[0] - logits[1]).max() > 0.05
+    rows = results_of(tiny_pickles)
+    aucs = rows["auc_read_comment"].tolist()
+    assert aucs[:2] == aucs[2:4]  # a run among others is the run alone
+    assert last_auc(both) == pytest.approx(np.mean(aucs[:2]), abs=6e-5)
+    assert both.stdout.splitlines()[-1].endswith(f" +- {np.std(aucs[:2], ddof=1):.4f}")
+    assert epochs(both) == epochs(single[0]) + epochs(single[1])
+    mean = rows.iloc[4]
+    assert mean["changed"].endswith("mean of 2 runs") and len(rows) == 5
+    assert mean["auc_read_comment"] > min(aucs[:2])
+    assert any("mean of 2 runs" in line for line in both.stdout.splitlines())
+
+
+def test_every_day_is_trained_on_in_the_end(tiny, tmp_path):
+    """The contest's last step: no validation, and submissions that have seen the last day."""
+    words = [tiny, "--out", tmp_path / "whole"]
+    in_process("get_data.py", *words)
+    in_process("get_data.py", *words[:2], tmp_path / "final", "--final")
+    whole, final = (load(tmp_path / name) for name in ("whole", "final"))
+    rows = {name: len(data.train["day"]) for name, data in (("whole", whole), ("final", final))}
+    assert rows["final"] == rows["whole"] + len(whole.valid["day"])
+    assert final.valid == {} and final.meta["valid_day"] is None and final.groups is None
+    assert final.train["day"].max() == 14 and final.test("test_a")["day"].max() == 15
+    for table in ("user_history", "user_watch_time"):  # both know all that is before day 15
+        same = [data.tables["user"][table][15] for data in (whole, final)]
+        np.testing.assert_array_equal(*same)
+    run = in_process("mmoe.py", "--user-data", tmp_path / "final", "--runs", 2, "--epochs", 2)
+    assert "no validation" in run.stdout and "auc" not in run.stdout
+    assert run.stdout.splitlines()[-1] == "read_comment validation AUC: n/a"
+    assert not (tmp_path / "final" / "results.csv").exists()
+    for which in "ab":
+        path = tmp_path / "final" / f"mmoe_submission_{which}.csv"
+        test = tiny / f"test_{which}.csv"
+        scored = in_process("common.submission", path, test, tiny / f"test_{which}_labels.csv")
+        assert 0.4 < float(scored.stdout.split()[-1]) < 0.9
 
 
 def test_focal_loss_of_gamma_0_without_annealing_is_deepfm(tiny_pickles, tmp_path):
@@ -359,8 +399,8 @@ def test_resume_does_not_take_up_a_run_of_other_settings_and_says_what_is_damage
     assert_one_sentence(damaged, str(weights.parent.name), "damaged")
 
 
-def test_another_projects_keras_settings_and_a_closed_pipe_change_nothing(tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles, "--seed", 3)
+def test_another_projects_keras_settings_change_nothing(tiny_pickles, tmp_path):
+    flags = ("--user-data", tiny_pickles, "--seed", 3, "--name", "点赞")
     plain = epochs(script("mmoe.py", *flags, cwd=tmp_path))
     (tmp_path / ".keras").mkdir()
     other = {"floatx": "float16", "backend": "torch", "image_data_format": "channels_first"}
@@ -370,9 +410,22 @@ def test_another_projects_keras_settings_and_a_closed_pipe_change_nothing(tiny_p
         "KERAS_BACKEND": "jax",
         "MPLBACKEND": "nonsense",
         "PYTHONIOENCODING": "latin-1",
+        "PYTHONWARNINGS": "error",
     }
     run = script("mmoe.py", *flags, cwd=tmp_path, env=world)
-    assert epochs(run) == plain and run.stderr == ""
-    words = f"{sys.executable} {ROOT / 'mmoe.py'} --user-data {tiny_pickles} | head -1"
+    assert epochs(run) == plain and run.stderr == "" and "> ??" in run.stdout
+
+
+@pytest.mark.parametrize("streams", ["| head -1", ">&-", "2>&-", ">&- 2>&- <&-"])
+def test_where_what_is_printed_goes_changes_nothing(streams, tiny_pickles, tmp_path):
+    whole = 12  # lines
+    words = f"{sys.executable} {ROOT / 'deepfm.py'} --user-data {tiny_pickles} {streams}"
     run = subprocess.run(words, shell=True, capture_output=True, text=True, cwd=tmp_path)
-    assert run.stdout.count("\n") == 1 and "Traceback" not in run.stderr
+    assert "Traceback" not in run.stderr + run.stdout
+    assert run.returncode == 0 and run.stderr == ""
+    assert run.stdout.count("\n") == {"| head -1": 1, "2>&-": whole}.get(streams, 0)
+    assert len(results_of(tiny_pickles)) == 1
+    assert (tiny_pickles / "comparison.png").read_bytes()[:4] == b"\x89PNG"
+    if streams != "| head -1":
+        refused = subprocess.run(words.replace("--user", "--us"), shell=True, cwd=tmp_path)
+        assert refused.returncode == 2

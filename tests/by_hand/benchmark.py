@@ -1,4 +1,4 @@
-"""What the README says of speed, measured: run by hand, with nothing else on the machine.
+"""What tests/README.md says of speed, measured: run by hand, with nothing else on the machine.
 
 python tests/by_hand/benchmark.py encode SOURCE      get_data.py against parsing what it uses
 python tests/by_hand/benchmark.py limit USER_DATA    a step, and its matrix products alone

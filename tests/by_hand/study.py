@@ -1,4 +1,4 @@
-"""What the README says of the models, made again: run by hand. A command prints a table.
+"""What tests/README.md says of the models, made again: run by hand. A command prints a table.
 
 python tests/by_hand/study.py models USER_DATA    the four scripts, and what peers.py measured
 python tests/by_hand/study.py pairs USER_DATA     which of their differences are real
