@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
 
@@ -110,6 +111,8 @@ def user_errors():
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    if any(action == "error" for action, *_ in warnings.filters):  # as PYTHONWARNINGS=error asks
+        warnings.simplefilter("default")  # or what Keras warns of ends training
     try:
         with redirect_stdout(Patient(sys.stdout) if sys.stdout else None):
             yield

@@ -252,7 +252,7 @@ def test_focal_loss_of_gamma_0_without_alpha_is_binary_cross_entropy():
     label = (np.arange(101) % 2).astype("f")
     entropy = keras.losses.BinaryCrossentropy(from_logits=True, reduction="none")
     wanted = entropy(label[:, None], logit[:, None])
-    found = FocalLoss.focal_loss(label, logit, 0.0, -1.0)
+    found = FocalLoss.focal_loss(label, logit, 0.0, 0.0)
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-30)
 
 

