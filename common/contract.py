@@ -132,7 +132,8 @@ def stamped(path, stamp):
     """The dict pickled in `path`, without its stamp, which must be that of meta.pkl. InputError."""
     content = read(path)
     require(isinstance(content, dict) and all(map(is_name, content)), f"{path} is no dict of names")
-    if content.pop("stamp", None) != stamp:
+    found = content.pop("stamp", None)
+    if not isinstance(found, str) or found != stamp:
         raise InputError(
             f"{path} and meta.pkl are of different runs: write all files of a run anew."
         )
@@ -143,7 +144,8 @@ def load(folder):
     """The Data in `folder`. Raises InputError where it does not keep the contract."""
     folder = Path(folder)
     meta = read(folder / "meta.pkl")
-    if not isinstance(meta, dict) or meta.get("version") != VERSION:
+    version = meta.get("version") if isinstance(meta, dict) else None
+    if not isinstance(version, int) or version != VERSION:
         raise InputError(
             f"{folder}/meta.pkl is of another version than {VERSION}: run `python get_data.py` "
             "again, or write your own by user_data/README.md."

@@ -28,6 +28,15 @@ KINDS = {  # kind: keys of its description that must be there, beside kind and t
     "dot": {"daily", "with"},
 }
 OPTIONAL = {"columns", "default"}
+DESCRIPTION = {  # key of a feature's description: type
+    "kind": str,
+    "table": str | None,
+    "vocabulary": str,
+    "daily": bool,
+    "with": str,
+    "columns": list,
+    "default": bool,
+}
 OWN_FILES = ("meta", "train", "valid", "test", "test_a", "test_b", "vocabularies")
 WRITE_AGAIN = "write it again by user_data/README.md"
 
@@ -78,18 +87,24 @@ def check_meta(meta, path):
     require(len(meta["features"]) > 0, f"{path}: there is no feature")
     for name, feature in meta["features"].items():
         check_feature(name, feature, meta, f"{path}: feature {name!r:.60}")
+    for name, feature in meta["features"].items():
+        if feature["kind"] == "dot":
+            check_partner(feature, meta["features"], f"{path}: feature {name!r:.60}")
 
 
 def check_feature(name, feature, meta, place):
     """Raise InputError unless the description of a feature keeps the contract."""
     require(is_name(name) and isinstance(feature, dict), f"{place} must be a name and a dict")
+    for key, value in feature.items():
+        right = key in DESCRIPTION and isinstance(value, DESCRIPTION[key])
+        require(right, f"{place}: {key!r:.60} is no key of a feature or of another type")
     kind = feature.get("kind")
-    require(isinstance(kind, str) and kind in KINDS, f"{place} must have a kind of {[*KINDS]}")
+    require(kind in KINDS, f"{place} must have a kind of {[*KINDS]}")
     needed = KINDS[kind] | {"kind", "table"}
     right = needed <= set(feature) <= needed | OPTIONAL
     require(right, f"{place} must have the keys {sorted(needed)}")
     table = feature["table"]
-    right = table is None or (isinstance(table, str) and table in meta["tables"])
+    right = table is None or table in meta["tables"]
     require(right, f"{place} is of a table that 'tables' does not name")
     if table is None:
         taken = {"day", *meta["tables"], *meta["tasks"], *meta.get("more_tasks", {})}
@@ -97,19 +112,18 @@ def check_feature(name, feature, meta, place):
         require(right, f"{place} needs a table, being a {kind}")
         require(name not in taken, f"{place} has the name of a task, a table or the day")
     if "vocabulary" in needed:
-        right = feature["vocabulary"] in [*meta["vocabularies"]]
+        right = feature["vocabulary"] in meta["vocabularies"]
         require(right, f"{place} is of a vocabulary that 'vocabularies' does not name")
-    if "daily" in needed:
-        require(isinstance(feature["daily"], bool), f"{place}: 'daily' must be True or False")
-    require(isinstance(feature.get("default", True), bool), f"{place}: 'default' must be a bool")
-    columns = feature.get("columns", [])
-    right = isinstance(columns, list) and all(isinstance(text, str) for text in columns)
+    right = all(isinstance(text, str) for text in feature.get("columns", []))
     require(right, f"{place}: 'columns' must be a list of names")
-    if kind == "dot":
-        partner = meta["features"].get(feature["with"] if is_name(feature["with"]) else None)
-        right = isinstance(partner, dict) and partner.get("kind") == "dense"
-        right = right and partner.get("daily") is False and partner.get("table") is not None
-        require(right, f"{place}: 'with' must name a dense feature of a table that is not daily")
+
+
+def check_partner(feature, features, place):
+    """Raise InputError unless a dot names a dense feature of a table that is not daily."""
+    partner = features.get(feature["with"], {})
+    right = partner.get("kind") == "dense" and partner["table"] is not None
+    right = right and not partner["daily"]
+    require(right, f"{place}: 'with' must name a dense feature of a table that is not daily")
 
 
 def check_key(table, path):
