@@ -16,7 +16,8 @@ from conftest import KUAIRAND, assert_one_sentence, script
 EARLY, LATE = "log_standard_4_08_to_4_21_pure.csv", "log_standard_4_22_to_5_08_pure.csv"
 VIDEOS = "video_features_basic_pure.csv"
 LOG_HEADER = (
-    "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,"
+    "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,"
+    "is_comment,is_forward,is_hate,"
     "long_view,"
     "play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab\n"
 )
@@ -43,7 +44,8 @@ USER_ACTION = (
     "userid,feedid,date_,device,read_comment,comment,like,play,stay,click_avatar,forward,follow\n"
 )
 FEED_INFO = (
-    "feedid,authorid,videoplayseconds,description,ocr,asr,bgm_song_id,bgm_singer_id,manual_keyword_list,"
+    "feedid,authorid,videoplayseconds,description,ocr,asr,bgm_song_id,"
+    "bgm_singer_id,manual_keyword_list,"
     "machine_keyword_list,manual_tag_list,machine_tag_list,description_char,ocr_char,asr_char\n"
     "0,500,5.001,,,,1,,,,20;43,,,,\n"
     "1,8733983,,,,,,,,,39,,,,\n"
