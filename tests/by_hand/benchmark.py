@@ -46,7 +46,7 @@ for line in path.read_text().splitlines()[1:] if path.exists() else ():
 FIRST_STEPS = """
 import os, sys, common.callbacks
 from importlib import import_module
-common.callbacks.TrainingLog.on_train_batch_end = lambda *_: os._exit(0)
+common.callbacks.TrainingLog.on_train_batch_end = lambda *_, **__: os._exit(0)
 import_module(sys.argv[1]).main(["--user-data", sys.argv[2], "--quiet"])
 """
 
