@@ -105,6 +105,7 @@ def train(data, tasks, settings, seed):
     embedding = FeatureEmbedding(LookUp.of(data), 1 + settings.embedding_dim)
     vectors, dense = embedding.symbols()
     focus = {"gamma": settings.gamma, "alpha": settings.alpha}
+    # a keras.Model whose train_step takes the gradient of the looked-up embeddings alone
     model = Recommender(
         embedding,
         deepfm.network(vectors, dense, data, tasks, settings),
@@ -126,7 +127,7 @@ def train(data, tasks, settings, seed):
         callbacks=[
             RenewedEmbeddings(seed, keep=settings.keep_embeddings),
             keras.callbacks.TerminateOnNaN(),
-            log,
+            log,  # adds val_TASK_auc and so on, as EarlyStopping behind it may monitor
             Resume(data, settings, tasks, seed, log),
             *tensorboard(settings, tasks, seed),
         ],

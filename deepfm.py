@@ -29,7 +29,9 @@ class Settings(RunSettings):
     learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
     batch_size: int = setting(1024, "rows a step", 1)
     epochs: int = setting(1, "passes over the training rows", 1, 10_000)
-    keep_embeddings: bool = setting(False, "go on with an epoch's embeddings in the next one")
+    keep_embeddings: bool = setting(
+        False, "keep the embeddings between epochs, do not draw new ones"
+    )
 
 
 # ---- the equation
@@ -100,6 +102,7 @@ def train(data, tasks, settings, seed):
     keras.utils.set_random_seed(seed)
     embedding = FeatureEmbedding(LookUp.of(data), 1 + settings.embedding_dim)
     vectors, dense = embedding.symbols()
+    # a keras.Model whose train_step takes the gradient of the looked-up embeddings alone
     model = Recommender(embedding, network(vectors, dense, data, tasks, settings))
     model.compile(
         optimizer=LazyAdam(settings.learning_rate, l2=settings.embedding_l2),
@@ -115,7 +118,7 @@ def train(data, tasks, settings, seed):
         callbacks=[
             RenewedEmbeddings(seed, keep=settings.keep_embeddings),
             keras.callbacks.TerminateOnNaN(),
-            log,
+            log,  # adds val_TASK_auc and so on, as EarlyStopping behind it may monitor
             Resume(data, settings, tasks, seed, log),
             *tensorboard(settings, tasks, seed),
         ],

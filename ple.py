@@ -36,7 +36,9 @@ class Settings(RunSettings):
     learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
     batch_size: int = setting(1024, "rows a step", 1)
     epochs: int = setting(1, "passes over the training rows", 1, 10_000)
-    keep_embeddings: bool = setting(False, "go on with an epoch's embeddings in the next one")
+    keep_embeddings: bool = setting(
+        False, "keep the embeddings between epochs, do not draw new ones"
+    )
 
 
 # ---- the equation
@@ -111,7 +113,7 @@ def extraction(inputs, tasks, level, settings):
 def network(vectors, dense, data, tasks, settings):
     """{task: logit (batch, 1)} of vectors (batch, fields, dim) and dense values (batch, width).
 
-    To the logit of each task comes a linear term of the dense values, which starts at zero.
+    A linear term of the dense values, initially zero, is added to each logit.
     """
     x = layers.Concatenate()([layers.Flatten()(vectors), dense])
     for width in settings.hidden:
@@ -139,6 +141,7 @@ def train(data, tasks, settings, seed):
     keras.utils.set_random_seed(seed)
     embedding = FeatureEmbedding(LookUp.of(data), settings.embedding_dim)
     vectors, dense = embedding.symbols()
+    # a keras.Model whose train_step takes the gradient of the looked-up embeddings alone
     model = Recommender(embedding, network(vectors, dense, data, tasks, settings))
     model.compile(
         optimizer=LazyAdam(settings.learning_rate, l2=settings.embedding_l2),
@@ -154,7 +157,7 @@ def train(data, tasks, settings, seed):
         callbacks=[
             RenewedEmbeddings(seed, keep=settings.keep_embeddings),
             keras.callbacks.TerminateOnNaN(),
-            log,
+            log,  # adds val_TASK_auc and so on, as EarlyStopping behind it may monitor
             Resume(data, settings, tasks, seed, log),
             *tensorboard(settings, tasks, seed),
         ],
