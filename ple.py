@@ -36,9 +36,7 @@ class Settings(RunSettings):
     learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
     batch_size: int = setting(1024, "rows a step", 1)
     epochs: int = setting(1, "passes over the training rows", 1, 10_000)
-    keep_embeddings: bool = setting(
-        False, "keep the embeddings between epochs, do not draw new ones"
-    )
+    keep_embeddings: bool = setting(False, "keep the embeddings, draw none anew between epochs")
 
 
 # ---- the equation

@@ -21,6 +21,7 @@ from common.settings import hyperparameters
 import keras
 import numpy as np
 
+SOME = 10_000  # rows
 VERSION = 4  # of checkpoints: another where weights have other names or shapes
 
 
@@ -57,6 +58,8 @@ class TrainingLog(keras.callbacks.Callback):
         """data: a Data, whose validation rows are scored; target: the task of the line."""
         super().__init__()
         self.data = data
+        some = {name: column[:SOME] for name, column in data.train.items()}
+        self.rows = data.valid or some  # where every day is trained on, none validates
         self.target = target
         self.verbose = verbose
         self.losses = []
@@ -88,22 +91,17 @@ class TrainingLog(keras.callbacks.Callback):
         self.bar.close()
         if not np.isfinite(logs["loss"]):
             return  # `on_train_end` says so
-        scores = self.validate() if self.data.valid else {}  # empty where every day is trained on
+        logits = self.model.logits(self.rows)
+        if not all(np.isfinite(values).all() for values in logits.values()):
+            flags = "--learning-rate or --embedding-l2"
+            raise InputError(f"the logits are no numbers after epoch {epoch + 1}: lower {flags}.")
+        valid = self.data.valid
+        scores = score_tasks(valid, logits, self.data.groups) if valid else {}
         self.scores.append((epoch + 1, scores))
         for task in scores:
             logs |= {f"val_{task}_{name}": value for name, value in scores[task].items()}
         if self.verbose:
             print(self.line(epoch, scores), flush=True)
-
-    def validate(self):
-        """{task: scores} on the validation rows. Raises InputError where logits are no numbers."""
-        logits = self.model.logits(self.data.valid)
-        if not all(np.isfinite(values).all() for values in logits.values()):
-            flags = "--learning-rate or --embedding-l2"
-            raise InputError(
-                f"the logits are no numbers after epoch {self.epoch + 1}: lower {flags}."
-            )
-        return score_tasks(self.data.valid, logits, self.data.groups)
 
     def line(self, epoch, scores):
         """What is printed of an epoch, counted from 0."""

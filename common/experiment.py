@@ -129,15 +129,15 @@ class Experiment:
             return None
         logits = {task: total / n for task, total in self.totals.items()}
         scores = score_tasks(self.data.valid, logits, self.data.groups)
-        last = self.rows[-1]
+        settings = hyperparameters(self.settings) | {"mean_of": n}
         row = {
             "seed": self.settings.seed,
-            "settings": json.dumps(json.loads(last["settings"]) | {"mean_of": n}),
-            "changed": f"{last['changed']} mean of {n} runs".strip(),
+            "settings": json.dumps(settings, sort_keys=True),
+            "changed": f"{changed(self.settings)} mean of {n} runs".strip(),
             "auc_by_epoch": "",
             "seconds": round(sum(row["seconds"] for row in self.rows), 2),
         }
-        results.add(self.folder, last | self.metrics(scores) | row)
+        results.add(self.folder, self.rows[-1] | self.metrics(scores) | row)
         return scores
 
     def metrics(self, scores):

@@ -202,6 +202,10 @@ def test_every_day_is_trained_on_in_the_end(tiny, tmp_path):
     histories = [data.tables["user"]["user_history"] for data in (whole, final)]
     np.testing.assert_array_equal(*histories)  # both reach to day 15
     assert len(histories[0]) == 16 and final.meta["vocabularies"] != whole.meta["vocabularies"]
+    one_step = ("--batch-size", 10**7, "--embedding-l2", 6e50)  # whose loss is still a number
+    with pytest.raises(InputError, match="the logits are no numbers"):
+        in_process("mmoe.py", "--user-data", tmp_path / "final", *one_step)
+    assert not (tmp_path / "final" / "mmoe.keras").exists()
     run = in_process("mmoe.py", "--user-data", tmp_path / "final", "--runs", 2, "--epochs", 2)
     assert "no validation" in run.stdout and "auc" not in run.stdout
     assert run.stdout.splitlines()[-1] == "read_comment validation AUC: n/a"
