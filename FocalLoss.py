@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import deepfm
-from common.callbacks import RenewedEmbeddings, Resume, TrainingLog, tensorboard
+from common.callbacks import RenewedEmbeddings, TrainingLog, tensorboard
 from common.command import user_errors
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.recommender import STEPS, LazyAdam, Recommender
+from common.resume import Resume, patience
 from common.saved import use_saved
 from common.scores import mean_and_spread
 from common.settings import parse, setting
@@ -28,7 +29,6 @@ class Settings(deepfm.Settings):
     name: str = setting("FocalLoss", "name of the model in results.csv and of its files")
     gamma: float = setting(0.5, "how fast the loss of well-classified rows fades", 0, 100)
     alpha: float = setting(0.0, "weight of the positive class, 0 for no weights", 0, below=1)
-    epochs: int = setting(2, "passes over the training rows", 1, 10_000)
     cycles: tuple[int, ...] = setting((1, 1), "epochs of the annealing cycles, none for none", 1)
     lowest_rate: float = setting(0.0, "learning rate at the end of a cycle", 0)
     raw_scores: bool = setting(False, "leave focal scores as they are, no probabilities")
@@ -123,12 +123,13 @@ def train(data, tasks, settings, seed):
     log = TrainingLog(data, settings.target, verbose=not settings.quiet)
     model.fit(
         batches,
-        epochs=settings.epochs,
+        epochs=settings.epochs or data.usual_epochs(settings.batch_size, otherwise=2),
         callbacks=[
-            RenewedEmbeddings(seed, keep=settings.keep_embeddings),
+            RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),
-            log,  # adds val_TASK_auc and so on, as EarlyStopping behind it may monitor
+            log,  # adds val_auc, val_TASK_auc and so on to what callbacks may monitor
             Resume(data, settings, tasks, seed, log),
+            *patience(data, settings, tasks, seed, log),
             *tensorboard(settings, tasks, seed),
         ],
         shuffle=False,  # `batches` does it

@@ -5,11 +5,12 @@ python ple.py [--user-data user_data] [--seed 0] [--runs 1]
 
 from dataclasses import dataclass
 
-from common.callbacks import RenewedEmbeddings, Resume, TrainingLog, tensorboard
+from common.callbacks import RenewedEmbeddings, TrainingLog, tensorboard
 from common.command import InputError, user_errors
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.recommender import STEPS, Dropout, LazyAdam, Recommender
+from common.resume import Resume, patience
 from common.saved import use_saved
 from common.scores import mean_and_spread
 from common.settings import RunSettings, parse, setting
@@ -35,7 +36,7 @@ class Settings(RunSettings):
     dropout: float = setting(0.1, "share of hidden units left out in training", 0, below=1)
     learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
     batch_size: int = setting(1024, "rows a step", 1)
-    epochs: int = setting(1, "passes over the training rows", 1, 10_000)
+    epochs: int = setting(0, "passes over the training rows, 0 for what fits the data", 0, 10_000)
     keep_embeddings: bool = setting(False, "keep the embeddings, draw none anew between epochs")
 
 
@@ -151,12 +152,13 @@ def train(data, tasks, settings, seed):
     log = TrainingLog(data, settings.target, verbose=not settings.quiet)
     model.fit(
         model.batches(data.train, tasks, settings.batch_size, seed),
-        epochs=settings.epochs,
+        epochs=settings.epochs or data.usual_epochs(settings.batch_size),
         callbacks=[
-            RenewedEmbeddings(seed, keep=settings.keep_embeddings),
+            RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),
-            log,  # adds val_TASK_auc and so on, as EarlyStopping behind it may monitor
+            log,  # adds val_auc, val_TASK_auc and so on to what callbacks may monitor
             Resume(data, settings, tasks, seed, log),
+            *patience(data, settings, tasks, seed, log),
             *tensorboard(settings, tasks, seed),
         ],
         shuffle=False,  # `batches` does it

@@ -1,28 +1,19 @@
-"""What goes on beside the steps of `fit`: new embeddings, scores, lines, a run that can be stopped.
+"""What goes on beside the steps of `fit`: new embeddings, scores, lines.
 
 Keras's own callbacks work beside them.
 """
 
-import hashlib
-import json
-import shutil
-import signal
-import threading
 import time
-import warnings
 from pathlib import Path
 
 import common.backend  # noqa: F401
-from common.command import InputError, Stopped, bar
-from common.pickles import beside
-from common.scores import mean_and_spread, score_tasks
-from common.settings import hyperparameters
+from common.command import InputError, bar
+from common.scores import mean_and_spread, mean_auc, score_tasks
 
 import keras
 import numpy as np
 
 SOME = 10_000  # rows
-VERSION = 4  # of checkpoints: another where weights have other names or shapes
 
 
 class RenewedEmbeddings(keras.callbacks.Callback):
@@ -49,9 +40,10 @@ class RenewedEmbeddings(keras.callbacks.Callback):
 class TrainingLog(keras.callbacks.Callback):
     """How training goes: losses every few steps, exact validation scores after each epoch.
 
-    losses: [(epochs done, mean loss since the last)]. scores: [(epoch, {task: scores})]. seconds:
-    what the steps took. It prints a line an epoch, and adds `val_TASK_auc` and so on to Keras's
-    logs, for the callbacks that come after it.
+    losses: [(epochs done, mean loss since the last)]. scores: [(epoch, {task: scores})]. kept: the
+    epoch whose weights the model has in the end, None for the last. seconds: what the steps took.
+    It prints a line an epoch, and adds `val_auc`, the mean over the tasks, `val_TASK_auc` and so on
+    to Keras's logs, for the callbacks that come after it.
     """
 
     def __init__(self, data, target, verbose=1):
@@ -64,7 +56,13 @@ class TrainingLog(keras.callbacks.Callback):
         self.verbose = verbose
         self.losses = []
         self.scores = []
+        self.kept = None
         self.seconds = 0.0
+
+    @property
+    def final_scores(self):
+        """{task: scores} of the model as it is in the end."""
+        return dict(self.scores).get(self.kept, self.scores[-1][1])
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -96,8 +94,9 @@ class TrainingLog(keras.callbacks.Callback):
             flags = "--learning-rate or --embedding-l2"
             raise InputError(f"the logits are no numbers after epoch {epoch + 1}: lower {flags}.")
         valid = self.data.valid
-        scores = score_tasks(valid, logits, self.data.groups) if valid else {}
+        scores = score_tasks(valid, logits, self.data.groups_of(self.data.valid)) if valid else {}
         self.scores.append((epoch + 1, scores))
+        logs |= {"val_auc": mean_auc(scores)} if scores else {}
         for task in scores:
             logs |= {f"val_{task}_{name}": value for name, value in scores[task].items()}
         if self.verbose:
@@ -130,97 +129,6 @@ class TrainingLog(keras.callbacks.Callback):
         ends, losses = map(np.array, zip(*self.losses, strict=True))
         inside = (ends > epoch) & (ends <= epoch + 1)
         return np.average(losses[inside], weights=np.diff(ends, prepend=0)[inside])
-
-
-class Resume(keras.callbacks.BackupAndRestore):
-    """Keras's backup after each epoch, made amid an epoch too when Ctrl-C or SIGTERM asks to stop.
-
-    Stopped is raised then. With weights, moments and random states it keeps the TrainingLog. A
-    folder is of one run: its name has a hash of the data, the settings, the tasks and the seed.
-    """
-
-    def __init__(self, data, settings, tasks, seed, log):
-        self.folder = checkpoint_folder(data, settings, tasks, seed)
-        super().__init__(self.folder, delete_checkpoint=False)
-        self.log = log
-        self.asked = False
-        self.handlers = {}
-        if not settings.resume:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def on_train_begin(self, logs=None):
-        try:
-            super().on_train_begin(logs)
-            steps = int(self.model.optimizer.iterations)
-            if steps:
-                kept = json.loads((self.folder / f"log-{steps}.json").read_text())
-                states = self.model.network.non_trainable_variables
-                for state, value in zip(states, kept.pop("states"), strict=True):
-                    state.assign(value)  # Keras does not save what its random numbers come from
-                vars(self.log).update(kept)
-        except (OSError, ValueError, KeyError):
-            raise InputError(
-                f"{self.folder} is damaged: remove it, or leave --resume out."
-            ) from None
-        self.model._initial_epoch = steps // self.params["steps"]
-        if steps % self.params["steps"]:  # Keras would say that the rest of an epoch is too little
-            warnings.filterwarnings("ignore", "Your input ran out of data")
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.handlers[number] = signal.signal(number, self.ask)
-
-    def ask(self, *_):
-        self.asked = True
-        self.give_handlers_back()  # the second one ends the process at once
-
-    def give_handlers_back(self):
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-
-    def _save_model(self):
-        """Keras's, but that a save that is broken off leaves the one before it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        steps = int(self.model.optimizer.iterations)
-        kept = {name: getattr(self.log, name) for name in ("losses", "scores", "seconds")}
-        states = self.model.network.non_trainable_variables
-        kept["states"] = [state.numpy().tolist() for state in states]
-        with beside(self.folder / f"log-{steps}.json") as place:
-            place.write_text(json.dumps(kept))
-        with beside(Path(self._weights_path)) as place:
-            self.model.save_weights(place)
-        for path in self.folder.glob("log-*.json"):
-            if path.name != f"log-{steps}.json":
-                path.unlink()
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.asked:
-            self.stop()
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not np.isfinite(logs["loss"]):
-            self.give_handlers_back()  # the log ends `fit` with an error
-            return
-        super().on_epoch_end(epoch, logs)
-        if self.asked:
-            self.stop()
-
-    def stop(self):
-        """Save where training is, and raise Stopped."""
-        self._save_model()
-        epoch, step = divmod(int(self.model.optimizer.iterations), self.params["steps"])
-        place = f"step {step} of epoch {epoch + 1}" if step else f"epoch {epoch}"
-        raise Stopped(f"stopped after {place}: the same command with --resume goes on from there.")
-
-    def on_train_end(self, logs=None):
-        self.give_handlers_back()
-
-
-def checkpoint_folder(data, settings, tasks, seed):
-    """Where a run's checkpoint is kept."""
-    of = [VERSION, data.fingerprint, list(tasks), seed, hyperparameters(settings)]
-    text = json.dumps(of, sort_keys=True)
-    digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-    return Path(settings.user_data) / ".checkpoints" / f"{settings.name}-{seed}-{digest}"
 
 
 def tensorboard(settings, tasks, seed):

@@ -24,22 +24,26 @@ from common.schema import (
 
 import numpy as np
 
+MANY_ROWS = 500  # training rows an id, from which embeddings may see their rows again
+LONG = 1000  # steps that are enough for a network of few ids
+
 
 @dataclass
 class Data:
     """What the pickles of one folder hold.
 
     meta: the contents of `meta.pkl`. tables: {key: {column: array}}, one row a user, a feed, ...;
-    row 0 is the unknown one. train, valid: {column: array (rows,)} of interactions; a column named
-    like a table is a row number in it; valid is empty where every day is trained on. tasks {task:
-    weight in the score}, loss_weights {task: weight in the loss} and features {feature:
-    description} are those that `choose` chose.
+    row 0 is the unknown one. train, valid, test: {column: array (rows,)} of interactions; a column
+    named like a table is a row number in it; valid is empty where every day is trained on, test
+    where no labelled rows are kept for the end. tasks {task: weight in the score}, loss_weights
+    {task: weight in the loss} and features {feature: description} are those that `choose` chose.
     """
 
     meta: dict
     tables: dict
     train: dict
     valid: dict
+    test: dict
     folder: Path
     tasks: dict = field(default_factory=dict)
     loss_weights: dict = field(default_factory=dict)
@@ -64,10 +68,23 @@ class Data:
             raise InputError("--task-weights gives no task any weight: give a positive one.")
         self.loss_weights = dict(zip(self.tasks, weights, strict=True))
 
-    @property
-    def groups(self):
-        """The group of each validation row, within which uAUC ranks; None for no uAUC."""
-        return self.valid.get(self.meta["group"])
+    def groups_of(self, rows):
+        """The group of each of these rows, within which uAUC ranks; None for no uAUC."""
+        return rows.get(self.meta["group"])
+
+    @cached_property
+    def has_few_ids(self):
+        """Whether training has many rows for each id, so that embeddings learn no row by heart."""
+        names = {f["vocabulary"] for f in self.features.values() if "vocabulary" in f}
+        most = max((self.meta["vocabularies"][name] for name in names), default=0)
+        return len(self.train[next(iter(self.tasks))]) >= MANY_ROWS * most
+
+    def usual_epochs(self, batch_size, otherwise=1):
+        """Epochs that fit the data: with few ids as many as make a long training, at most 8."""
+        if not self.has_few_ids:
+            return otherwise
+        steps = -(-len(self.train[next(iter(self.tasks))]) // batch_size)
+        return min(8, max(otherwise, LONG // steps))
 
     @cached_property
     def fingerprint(self):
@@ -88,6 +105,8 @@ class Data:
         add("tables", self.tables)
         add("train", self.train)
         add("valid", self.valid)
+        if self.test:
+            add("test", self.test)
         add("meta", {key: self.meta[key] for key in ("features", "group", "vocabularies")})
         return digest.hexdigest()
 
@@ -108,7 +127,7 @@ class Data:
         require(right, f"{path}: {name!r:.40} must hold {size} whole numbers in ascending order")
         return known.astype(np.int64, copy=False)
 
-    def test(self, name):
+    def unlabelled(self, name):
         """The rows of NAME.pkl, checked as training rows are, but for labels; None without it."""
         path = self.folder / f"{name}.pkl"
         if not path.exists():
@@ -152,9 +171,13 @@ def load(folder):
         )
     check_meta(meta, folder / "meta.pkl")
     tables = {key: stamped(folder / f"{key}.pkl", meta["stamp"]) for key in meta["tables"]}
-    splits = {"train": {}, "valid": {}}
+    splits = {"train": {}, "valid": {}, "test": {}}
     for name in splits if meta["valid_day"] is not None else ["train"]:
-        splits[name] = stamped(folder / f"{name}.pkl", meta["stamp"])
+        path = folder / f"{name}.pkl"
+        if name != "test" or path.exists():
+            splits[name] = stamped(path, meta["stamp"])
+    if not set(meta["tasks"]) & set(splits["test"]):
+        splits["test"] = {}  # rows without labels
     data = Data(meta, tables, **splits, folder=folder)
     for key, table in tables.items():
         check_key(table, folder / f"{key}.pkl")
@@ -162,7 +185,7 @@ def load(folder):
         if feature["table"] is not None:
             check_column(data, name, feature)
     data.choose()
-    check_rows(data.train, data, folder / "train.pkl", labelled=True)
-    if meta["valid_day"] is not None:
-        check_rows(data.valid, data, folder / "valid.pkl", labelled=True)
+    for name, rows in splits.items():
+        if name == "train" or (name == "valid" and meta["valid_day"] is not None) or rows:
+            check_rows(rows, data, folder / f"{name}.pkl", labelled=True)
     return data

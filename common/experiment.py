@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import common.backend  # noqa: F401
-from common import plots, results, saved, submission
-from common.callbacks import checkpoint_folder
-from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
+from common import plots, results, saved
 from common.command import InputError
 from common.contract import load
+from common.resume import checkpoint_folder
 from common.scores import score_tasks, weighted, yardsticks
 from common.settings import changed, hyperparameters
+from common.submission import submit
 
 import numpy as np
 
@@ -24,8 +24,9 @@ class Result:
     """What a script's `main` returns.
 
     target: the task of the last line. scores: of each run {task: {"auc", "uauc", "logloss",
-    "calibration"}} on the validation day. models: the last run's Recommenders, one a network. mean:
-    the scores of the mean logit of several runs, which is what is saved.
+    "calibration"}} on the validation day, and {"testauc", "testuauc"} where there is a test.pkl.
+    models: the last run's Recommenders, one a network. mean: the scores of the mean logit of
+    several runs, which is what is saved.
     """
 
     target: str
@@ -53,7 +54,7 @@ class Experiment:
     """
 
     def __init__(self, settings, single_task=False):
-        """single_task: a network learns one task, the target; --target all makes one of each."""
+        """single_task: a network learns the target alone; --target all makes one a task."""
         self.settings = settings
         self.folder = Path(settings.user_data)
         self.label = f"{settings.name} {changed(settings)}".strip()
@@ -85,25 +86,27 @@ class Experiment:
         self.runs = []  # their scores
         self.rows = []  # of results.csv
         self.parts = []
-        self.totals = {}  # {task: sum of the runs' validation logits}
+        self.totals = {}  # {split: {task: sum of the runs' logits}}
         self.say(self.headline())
 
     def say(self, line):
         if not self.settings.quiet:
             print(line, flush=True)
 
+    @property
     def title(self):
-        """The name of the data, with a mark if they are made up."""
         return self.data.meta["name"] + (" (SYNTHETIC)" if self.data.meta["synthetic"] else "")
 
     def headline(self):
         """The line that says what is trained on."""
         task = self.networks[0][0]
-        rows = f"{self.title()}: {len(self.data.train[task]):,} training rows"
+        rows = f"{self.title}: {len(self.data.train[task]):,} training rows"
         if not self.data.valid:
             return f"{rows} of every labelled day, no validation"
         n_valid = len(self.data.valid[task])
-        return f"{rows}, {n_valid:,} validation rows (day {self.data.meta['valid_day']})"
+        day = self.data.meta["valid_day"]
+        valid = f"{rows}, {n_valid:,} validation rows{f' (day {day})' if day else ''}"
+        return f"{valid}, {len(self.data.test[task]):,} test rows" if self.data.test else valid
 
     def keep(self, seed, networks):
         """Add a run to results.csv; networks: [(Recommender, TrainingLog)], those of the run.
@@ -111,24 +114,43 @@ class Experiment:
         A run that was not validated has no scores, and is no row.
         """
         self.networks_of_last_run = networks
-        scores = {task: row for _, log in networks for task, row in log.scores[-1][1].items()}
-        self.runs.append(scores)
+        scores = {task: row for _, log in networks for task, row in log.final_scores.items()}
         self.parts += [saved.Part.of(model) for model, _ in networks]
+        for model, _ in networks:
+            add_tests(scores, self.test_scores(self.logits(model, "test")))
+            if scores and self.settings.runs > 1:
+                self.logits(model, "valid")
+        self.runs.append(scores)
         if scores:
-            for model, _ in networks if self.settings.runs > 1 else ():
-                for task, logits in model.logits(self.data.valid).items():
-                    self.totals[task] = self.totals.get(task, 0) + logits.astype(np.float64)
             self.rows.append(self.row(seed, networks, scores))
             results.add(self.folder, self.rows[-1])
         gc.collect()  # what trained refers to itself, and holds the columns of the training rows
+
+    def logits(self, model, split):
+        """{task: logits} of a split's rows, which are added to the sum over runs; {} without it."""
+        rows = getattr(self.data, split)
+        logits = model.logits(rows) if rows else {}
+        for task, values in logits.items():
+            total = self.totals.setdefault(split, {})
+            total[task] = total.get(task, 0) + values.astype(np.float64)
+        return logits
+
+    def test_scores(self, logits):
+        """{task: scores} of {task: logits} of the test rows."""
+        return score_tasks(self.data.test, logits, self.data.groups_of(self.data.test))
 
     def mean_of_runs(self):
         """The scores of the mean logit of all runs, added to results.csv; None of a single run."""
         n = len(self.rows)
         if n < 2:
             return None
-        logits = {task: total / n for task, total in self.totals.items()}
-        scores = score_tasks(self.data.valid, logits, self.data.groups)
+        means = {
+            split: {task: total / n for task, total in totals.items()}
+            for split, totals in self.totals.items()
+        }
+        valid = self.data.valid
+        scores = score_tasks(valid, means["valid"], self.data.groups_of(valid))
+        add_tests(scores, self.test_scores(means.get("test", {})))
         settings = hyperparameters(self.settings) | {"mean_of": n}
         row = {
             "seed": self.settings.seed,
@@ -198,11 +220,13 @@ class Experiment:
         mean = self.mean_of_runs()
         whole = saved.whole_model(self.data, self.parts)
         saved.save(self.folder / f"{self.settings.name}.keras", whole)
-        self.submit(whole, [task for model in models for task in model.network.output])
+        learned = [task for model in models for task in model.network.output]
+        for line in submit(self.data, self.folder, self.settings.name, whole, learned):
+            self.say(line)
         if valid:
             self.compare()
         path = self.folder / f"{self.settings.name}.png"
-        plots.curves(path, f"{self.label}, {self.title()}", [vars(log) for log in logs], weights)
+        plots.curves(path, f"{self.label}, {self.title}", [vars(log) for log in logs], weights)
         return Result(self.target, self.runs, list(models), mean)
 
     def compare(self):
@@ -210,33 +234,20 @@ class Experiment:
         data = self.data
         runs = results.load(self.folder, data.fingerprint)
         marks = {
-            name: score_tasks(data.valid, logits, data.groups)
-            for name, logits in yardsticks(data).items()
+            name: score_tasks(data.valid, logits, data.groups_of(data.valid))
+            for name, logits in yardsticks(data, data.valid).items()
         }
+        for name, logits in yardsticks(data, data.test).items() if data.test else ():
+            add_tests(marks.get(name, {}), self.test_scores(logits))
         shown = (runs, marks, data, self.label, self.target)
         if not self.settings.quiet:
             results.print_table(*shown, self.settings.verbose)
         plots.comparison(self.folder / "comparison.png", *shown)
 
-    def submit(self, whole, tasks):
-        """Write the submission of each test file, if the tasks are those of one of the rounds."""
-        raw = self.data.meta.get("raw", {})
-        rounds = [set(TASK_WEIGHTS), set(FINAL_ROUND_WEIGHTS)]
-        if not {"userid", "feedid"} <= set(raw.values()) or set(tasks) not in rounds:
-            return
-        for name in ("test_a", "test_b"):
-            rows = self.data.test(name)
-            if rows is None:
-                continue
-            columns = {raw[column]: raw_ids(self.data, column, rows[column]) for column in raw}
-            path = self.folder / f"{self.settings.name}_submission_{name[-1]}.csv"
-            found = saved.probabilities(whole, columns)
-            submission.write(path, columns["userid"], columns["feedid"], found)
-            self.say(f"{path}: {len(columns['userid']):,} rows for the contest")
 
-
-def raw_ids(data, column, codes):
-    """The raw ids of a column of interactions; -1 for unknown ones."""
-    if column in data.tables:
-        return data.tables[column]["key"][codes]
-    return np.concatenate([[-1, -1], data.vocabulary(column)])[codes]
+def add_tests(scores, tests):
+    """Put the AUC and uAUC of {task: scores} of test rows into those of the validation rows."""
+    for task, of_task in tests.items():
+        for name in ("auc", "uauc"):
+            if name in of_task:
+                scores[task][f"test{name}"] = of_task[name]

@@ -20,6 +20,7 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "results.csv"
 SCORES = {"auc": "AUC", "uauc": "uAUC", "logloss": "log loss", "calibration": "calibration"}
+TEST_SCORES = {"testauc": "test AUC", "testuauc": "test uAUC"}
 REQUIRED = ["fingerprint", "model", "tasks", "seed", "settings"]
 REMEDY = "mend it, or move it away and a new one is begun."
 TIDY = ["model", "seed", "task", "score", "value"]
@@ -76,7 +77,7 @@ def check(folder):
 def score_columns(table):
     """The columns SCORE_TASK of a task that a row names."""
     tasks = {task for names in table["tasks"] for task in names.split(",")}
-    wanted = {f"{score}_{task}" for score in SCORES for task in tasks}
+    wanted = {f"{score}_{task}" for score in SCORES | TEST_SCORES for task in tasks}
     return [column for column in table if column in wanted]
 
 
@@ -162,7 +163,8 @@ def print_table(runs, marks, data, current, target, verbose=False):
     synthetic = " (SYNTHETIC)" if data.meta["synthetic"] else ""
     lines = [(f"validation{synthetic}", "n", [*tasks, *(["weighted"] if is_weighted else [])])]
     lines.append(("positive rate", "", [f"{data.valid[task].mean():.4%}" for task in tasks]))
-    for score in list(SCORES)[: 4 if verbose else 2]:
+    shown = dict(list(SCORES.items())[: 4 if verbose else 2]) | TEST_SCORES
+    for score in shown:
         for model in order if every["score"].eq(score).any() else ():
             cells = [values(every, model, task, score) for task in tasks]
             counts = {len(cell) for cell in cells if cell}
@@ -172,7 +174,7 @@ def print_table(runs, marks, data, current, target, verbose=False):
                 sign = ">" if model == current else " "
                 n = "" if model in marks else "-".join(map(str, sorted(counts)))
                 text = [mean_and_spread(cell) if cell else "-" for cell in cells]
-                lines.append((f"{SCORES[score]:8} {sign} {names[model]}", n, text))
+                lines.append((f"{shown[score]:8} {sign} {names[model]}", n, text))
     print("", *aligned(lines), *notes, "", sep="\n")
 
 

@@ -212,7 +212,7 @@ def check_rows(rows, data, path, labelled):
             )
             require(len(shape) < 2, f"{place} must have at most two dimensions")
             check_numbers(rows.get(name), (n_rows, *shape), place)
-    if meta["group"] is not None and rows is data.valid:
+    if meta["group"] is not None and (rows is data.valid or rows is data.test):
         check_codes(rows.get(meta["group"]), n_rows, 2**31, f"{path}: column {meta['group']}")
     for name in [name for name in rows if name.startswith("true_")]:
         right = is_array(rows[name], "f", (n_rows,)) and ((rows[name] > 0) & (rows[name] < 1)).all()

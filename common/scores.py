@@ -45,6 +45,12 @@ def uauc(labels, scores, groups):
     return float(np.mean((rank_sums - positives * (positives + 1) / 2) / pairs))
 
 
+def mean_auc(scores):
+    """Mean AUC over the tasks of {task: scores}, those without both classes left out."""
+    aucs = [of_task["auc"] for of_task in scores.values() if not np.isnan(of_task["auc"])]
+    return float(np.mean(aucs)) if aucs else float("nan")
+
+
 def weighted(values, weights):
     """Mean of {task: value} with the contest's {task: weight}; nan where a value is."""
     total = sum(values[task] * weight for task, weight in weights.items())
@@ -92,24 +98,23 @@ def mean_and_spread(values):
     return f"{np.mean(values):.4f}{spread}"
 
 
-def yardsticks(data):
-    """{name: {task: logits (rows,)}} of what a model is compared with, on the validation rows.
+def yardsticks(data, rows):
+    """{name: {task: logits (rows,)}} of what a model is compared with, on these rows of a Data.
 
     The past rate of each row's user comes from `user_history`, whose log lift orders the rows of a
     day as the smoothed rate does; the oracle from the true probabilities that the synthetic
     stand-in keeps. A data set without them has fewer yardsticks.
     """
-    valid = data.valid
     marks = {}
     history = data.meta["features"].get("user_history", {})
     columns = history.get("columns", [])
     if history.get("daily") and set(data.tasks) <= set(columns):
         table = data.tables[history["table"]]["user_history"]
-        past = table[valid["day"], valid[history["table"]]].astype(np.float64)  # (rows, columns)
+        past = table[rows["day"], rows[history["table"]]].astype(np.float64)  # (rows, columns)
         marks["user's past rate"] = {
             task: data.log_odds(task) + past[:, columns.index(task)] for task in data.tasks
         }
-    if all(f"true_{task}" in valid for task in data.tasks):
-        truth = {task: valid[f"true_{task}"].astype(np.float64) for task in data.tasks}
+    if all(f"true_{task}" in rows for task in data.tasks):
+        truth = {task: rows[f"true_{task}"].astype(np.float64) for task in data.tasks}
         marks["oracle"] = {task: np.log(p) - np.log1p(-p) for task, p in truth.items()}
     return marks

@@ -33,6 +33,7 @@ class RunSettings:
     features: tuple[str, ...] = setting((), "features to use (default: those of the data)")
     seed: int = setting(0, "seed of the first run, the next runs take the next", 0, LARGEST_SEED)
     runs: int = setting(1, "runs, whose mean and standard deviation are reported", 1, 10_000)
+    patience: int = setting(0, "epochs without a better mean AUC that end a run, 0 for all", 0)
     resume: bool = setting(False, "go on with a run that was stopped, from where it was")
     tensorboard: bool = setting(False, "write event files to USER_DATA/tensorboard")
     predict: str = setting("", "score this CSV with the saved model, and train nothing")
@@ -146,7 +147,7 @@ def flag_of(name):
 
 def hyperparameters(settings):
     """{name: value} of what makes two runs comparable: a script's own settings, tasks, features."""
-    chosen = ("tasks", "task_weights", "features")
+    chosen = ("tasks", "task_weights", "features", "patience")
     shared = {item.name for item in fields(RunSettings)}.difference(chosen)
     values = dataclasses.asdict(settings)
     return {name: value for name, value in values.items() if name not in shared}

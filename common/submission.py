@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
 from common.command import InputError, Parser, user_errors
+from common.contest import TESTS
 from common.csvs import Source, read_columns
 from common.pickles import beside
 from common.scores import uauc, weighted
@@ -20,6 +21,33 @@ from common.scores import uauc, weighted
 import numpy as np
 
 PROBABILITY = re.compile(r"0\.\d{6}|1\.000000")
+
+
+def submit(data, folder, name, whole, tasks):
+    """Write the submission of each test file of a Data to folder; yields what can be said of it.
+
+    Nothing is written unless the tasks are those of one of the rounds. whole: the saved model.
+    """
+    from common.saved import probabilities  # TensorFlow comes with it
+
+    raw = data.meta.get("raw", {})
+    rounds = [set(TASK_WEIGHTS), set(FINAL_ROUND_WEIGHTS)]
+    if not {"userid", "feedid"} <= set(raw.values()) or set(tasks) not in rounds:
+        return
+    for test in TESTS:
+        rows = data.unlabelled(test)
+        if rows is not None:
+            columns = {raw[column]: raw_ids(data, column, rows[column]) for column in raw}
+            path = folder / f"{name}_submission_{test[-1]}.csv"
+            write(path, columns["userid"], columns["feedid"], probabilities(whole, columns))
+            yield f"{path}: {len(columns['userid']):,} rows for the contest"
+
+
+def raw_ids(data, column, codes):
+    """The raw ids of a column of interactions; -1 for unknown ones."""
+    if column in data.tables:
+        return data.tables[column]["key"][codes]
+    return np.concatenate([[-1, -1], data.vocabulary(column)])[codes]
 
 
 def write(path, userid, feedid, probabilities):

@@ -1,7 +1,8 @@
 """A Data made by hand, with every kind of feature, for tests of what learns."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
+from common.contract import Data
 from common.embedding import FeatureEmbedding, LookUp
 
 import numpy as np
@@ -75,18 +76,16 @@ def data_of(*names, n_rows=N_ROWS):
         rows[task] = (np.arange(n_rows) % (i + 3) == 0).astype(np.uint8)
     features = {name: feature(name) for name in KINDS}
     sizes = {"userid": 9, "author": 5, "device": 3, "tags": 6, "words": 8}
-    log_odds = {task: float(np.log(1 / (i + 2))) for i, task in enumerate(TASKS)}
-    return SimpleNamespace(
-        meta={"features": features, "vocabularies": sizes},
+    return Data(
+        meta={"features": features, "vocabularies": sizes, "group": "user"},
         tables={"user": user, "feed": feed},
         train=rows,
         valid=rows,
-        groups=rows["user"],
+        test={},
+        folder=Path("by hand"),
         features={name: features[name] for name in names or KINDS},
         tasks=dict.fromkeys(TASKS, 1),
         loss_weights=dict.fromkeys(TASKS, 1.0),
-        log_odds=log_odds.get,
-        fingerprint="by hand",
     )
 
 

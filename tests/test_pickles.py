@@ -95,7 +95,7 @@ def read_all(folder):
     data = load(folder)
     vocabularies = {name: data.vocabulary(name) for name in data.meta["vocabularies"]}
     known = {"meta": data.meta, "tables": data.tables, "train": data.train, "valid": data.valid}
-    return known | {"test": data.test("test_a"), "vocabularies": vocabularies}
+    return known | {"test": data.unlabelled("test_a"), "vocabularies": vocabularies}
 
 
 def same(left, right):
@@ -127,11 +127,11 @@ def test_a_valid_folder_is_read_and_its_choices_made(tmp_path):
     (tmp_path / "valid.pkl").unlink()
     meta = valid_folder()["meta.pkl"]
     write_all(tmp_path, {"meta.pkl": meta | {"valid_day": None}})
-    assert load(tmp_path).valid == {} and load(tmp_path).groups is None
+    assert load(tmp_path).valid == {}
     write_all(tmp_path, {"meta.pkl": meta})
     with pytest.raises(InputError, match=r"valid\.pkl is missing"):
         load(tmp_path)
-    assert data.vocabulary("tag") is None and data.test("test_b") is None
+    assert data.vocabulary("tag") is None and data.unlabelled("test_b") is None
 
 
 @pytest.mark.parametrize("file", ["user.pkl", "feed.pkl", "train.pkl", "valid.pkl"])

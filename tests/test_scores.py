@@ -66,8 +66,8 @@ def test_yardsticks_are_the_users_past_on_the_rows_day_and_the_true_probabilitie
         log_odds={"like": -3.0}.get,
     )
     data.valid["true_like"] = np.array([0.1, 0.5, 0.9], np.float32)
-    marks = scores.yardsticks(data)
+    marks = scores.yardsticks(data, data.valid)
     assert marks["user's past rate"]["like"].tolist() == [8.0, -2.0, 6.0]
     np.testing.assert_allclose(expit(marks["oracle"]["like"]), [0.1, 0.5, 0.9], rtol=1e-6)
     history["daily"] = False
-    assert list(scores.yardsticks(data)) == ["oracle"]
+    assert list(scores.yardsticks(data, data.valid)) == ["oracle"]

@@ -66,7 +66,7 @@ def stand_in_pickles(stand_in, tmp_path_factory):
 def test_on_the_stand_in_each_beats_the_users_past_rate(name, stand_in_pickles, tmp_path):
     run = script(name, "--user-data", stand_in_pickles, cwd=tmp_path)
     data = load(stand_in_pickles)
-    past = yardsticks(data)["user's past rate"]["read_comment"]
+    past = yardsticks(data, data.valid)["user's past rate"]["read_comment"]
     floor = roc_auc_score(data.valid["read_comment"], past)
     model = name[:-3]
     assert last_auc(run) > floor > 0.92
@@ -91,7 +91,7 @@ def test_users_past_rate_is_the_smoothed_rate_over_earlier_days(stand_in, stand_
     by_user = train.groupby("userid").read_comment.agg(["sum", "size"])
     rate = (by_user["sum"] + 20 * train.read_comment.mean()) / (by_user["size"] + 20)
     rates = valid.userid.map(rate).fillna(train.read_comment.mean())
-    past = yardsticks(data)["user's past rate"]["read_comment"]
+    past = yardsticks(data, data.valid)["user's past rate"]["read_comment"]
     wanted = roc_auc_score(valid.read_comment, rates)
     found = roc_auc_score(data.valid["read_comment"], past)
     assert found == pytest.approx(wanted, abs=2e-4)  # statistics are kept in half precision
@@ -197,8 +197,8 @@ def test_every_day_is_trained_on_in_the_end(tiny, tmp_path):
     whole, final = (load(tmp_path / name) for name in ("whole", "final"))
     rows = {name: len(data.train["day"]) for name, data in (("whole", whole), ("final", final))}
     assert rows["final"] == rows["whole"] + len(whole.valid["day"])
-    assert final.valid == {} and final.meta["valid_day"] is None and final.groups is None
-    assert final.train["day"].max() == 14 and final.test("test_a")["day"].max() == 15
+    assert final.valid == {} and final.meta["valid_day"] is None
+    assert final.train["day"].max() == 14 and final.unlabelled("test_a")["day"].max() == 15
     histories = [data.tables["user"]["user_history"] for data in (whole, final)]
     np.testing.assert_array_equal(*histories)  # both reach to day 15
     assert len(histories[0]) == 16 and final.meta["vocabularies"] != whole.meta["vocabularies"]

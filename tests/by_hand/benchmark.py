@@ -153,8 +153,8 @@ def scoring(folder, rounds):
     logits = np.random.default_rng(0).normal(size=len(data.valid["day"])).astype(np.float32)
     labels = [data.valid[task] for task in data.tasks]
     ways = {
-        "uAUC": timed(lambda: [uauc(y, logits, data.groups) for y in labels]),
-        "all scores": timed(lambda: [score(y, logits, data.groups) for y in labels]),
+        "uAUC": timed(lambda: [uauc(y, logits, data.groups_of(data.valid)) for y in labels]),
+        "all scores": timed(lambda: [score(y, logits, data.groups_of(data.valid)) for y in labels]),
     }
     measure(ways, rounds)
 

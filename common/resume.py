@@ -1,0 +1,172 @@
+"""A run that can be stopped and gone on with, and that keeps its best epoch."""
+
+import hashlib
+import json
+import shutil
+import signal
+import threading
+import warnings
+from pathlib import Path
+
+import common.backend  # noqa: F401
+from common.command import InputError, Stopped
+from common.pickles import beside
+from common.scores import mean_auc
+from common.settings import hyperparameters
+
+import keras
+import numpy as np
+
+VERSION = 5  # of checkpoints: another where weights have other names or shapes
+
+
+class Resume(keras.callbacks.BackupAndRestore):
+    """Keras's backup after each epoch, made amid an epoch too when Ctrl-C or SIGTERM asks to stop.
+
+    Stopped is raised then. With weights, moments and random states it keeps the TrainingLog. A
+    folder is of one run: its name has a hash of the data, the settings, the tasks and the seed.
+    """
+
+    def __init__(self, data, settings, tasks, seed, log):
+        self.folder = checkpoint_folder(data, settings, tasks, seed)
+        super().__init__(self.folder, delete_checkpoint=False)
+        self.log = log
+        self.asked = False
+        self.handlers = {}
+        if not settings.resume:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def on_train_begin(self, logs=None):
+        try:
+            super().on_train_begin(logs)
+            steps = int(self.model.optimizer.iterations)
+            if steps:
+                kept = json.loads((self.folder / f"log-{steps}.json").read_text())
+                states = self.model.network.non_trainable_variables
+                for state, value in zip(states, kept.pop("states"), strict=True):
+                    state.assign(value)  # Keras does not save what its random numbers come from
+                vars(self.log).update(kept)
+        except (OSError, ValueError, KeyError):
+            raise InputError(
+                f"{self.folder} is damaged: remove it, or leave --resume out."
+            ) from None
+        self.model._initial_epoch = steps // self.params["steps"]
+        if steps % self.params["steps"]:  # Keras would say that the rest of an epoch is too little
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[number] = signal.signal(number, self.ask)
+
+    def ask(self, *_):
+        self.asked = True
+        self.give_handlers_back()  # the second one ends the process at once
+
+    def give_handlers_back(self):
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def _save_model(self):
+        """Keras's, but that a save that is broken off leaves the one before it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        steps = int(self.model.optimizer.iterations)
+        kept = {name: getattr(self.log, name) for name in ("losses", "scores", "seconds")}
+        states = self.model.network.non_trainable_variables
+        kept["states"] = [state.numpy().tolist() for state in states]
+        with beside(self.folder / f"log-{steps}.json") as place:
+            place.write_text(json.dumps(kept))
+        with beside(Path(self._weights_path)) as place:
+            self.model.save_weights(place)
+        for path in self.folder.glob("log-*.json"):
+            if path.name != f"log-{steps}.json":
+                path.unlink()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.asked:
+            self.stop()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not np.isfinite(logs["loss"]):
+            self.give_handlers_back()  # the log ends `fit` with an error
+            return
+        super().on_epoch_end(epoch, logs)
+        if self.asked:
+            self.stop()
+
+    def stop(self):
+        """Save where training is, and raise Stopped."""
+        self._save_model()
+        epoch, step = divmod(int(self.model.optimizer.iterations), self.params["steps"])
+        place = f"step {step} of epoch {epoch + 1}" if step else f"epoch {epoch}"
+        raise Stopped(f"stopped after {place}: the same command with --resume goes on from there.")
+
+    def on_train_end(self, logs=None):
+        self.give_handlers_back()
+
+
+class BestEpoch(keras.callbacks.EarlyStopping):
+    """Keras's EarlyStopping by the mean validation AUC, which goes on where Resume does.
+
+    It stands behind TrainingLog, from which it knows the epochs of before, and Resume, in whose
+    folder it keeps the best weights.
+    """
+
+    def __init__(self, patience, log, folder):
+        """patience: epochs without a better AUC after which training ends."""
+        best = {"mode": "max", "restore_best_weights": True}
+        super().__init__("val_auc", patience=patience, **best)
+        self.log = log
+        self.folder = folder
+
+    def path(self, epoch):
+        return self.folder / f"best-{epoch}.npz"
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        if self.params["epochs"] == 1:
+            raise InputError("--patience chooses among epochs: give it some, as by --epochs 20.")
+        aucs = [mean_auc(scores) for _, scores in self.log.scores]
+        if aucs:
+            self.best_epoch = int(np.argmax(aucs))
+            self.best = aucs[self.best_epoch]
+            self.wait = len(aucs) - 1 - self.best_epoch
+            self.best_weights = self.model.get_weights()  # the best, if it was the last
+            if self.path(self.best_epoch).exists():
+                with np.load(self.path(self.best_epoch)) as weights:
+                    self.best_weights = list(weights.values())
+            if self.wait >= self.patience:
+                self.model._initial_epoch = self.params["epochs"]
+
+    def on_epoch_end(self, epoch, logs=None):
+        if np.isnan(logs.get("val_auc", 0)):
+            raise InputError("--patience: the validation rows are of one class: leave it out.")
+        super().on_epoch_end(epoch, logs)
+        if self.best_epoch == epoch and "val_auc" in logs:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with beside(self.path(epoch)) as place, open(place, "wb") as file:
+                np.savez(file, *self.best_weights)
+            for path in self.folder.glob("best-*.npz"):
+                if path != self.path(epoch):
+                    path.unlink()
+
+    def on_train_end(self, logs=None):
+        super().on_train_end(logs)
+        self.log.kept = self.best_epoch + 1
+        if self.log.verbose:
+            print(f"epoch {self.log.kept} is kept: mean validation AUC {self.best:.4f}", flush=True)
+
+
+def checkpoint_folder(data, settings, tasks, seed):
+    """Where a run's checkpoint is kept."""
+    of = [VERSION, data.fingerprint, list(tasks), seed, hyperparameters(settings)]
+    text = json.dumps(of, sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+    return Path(settings.user_data) / ".checkpoints" / f"{settings.name}-{seed}-{digest}"
+
+
+def patience(data, settings, tasks, seed, log):
+    """BestEpoch in a list, if the settings ask for it. Raises InputError."""
+    if not settings.patience:
+        return []
+    if not data.valid:
+        raise InputError("--patience needs a day that validates: choose the epochs on one.")
+    return [BestEpoch(settings.patience, log, checkpoint_folder(data, settings, tasks, seed))]

@@ -1,0 +1,175 @@
+"""Which epoch is kept, how many there are, and rows that are scored once at the end."""
+
+import json
+
+import mmoe
+from common.callbacks import TrainingLog
+from common.command import InputError
+from common.contract import load
+from common.pickles import read, write_all
+from common.resume import BestEpoch
+from common.scores import mean_auc
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+from small_data import data_of
+
+FAST = ["--hidden", "8", "--experts", "2", "--expert-dim", "4"]
+
+
+class Scripted(keras.callbacks.Callback):
+    """Gives each epoch its AUC from a list, and the model a weight that says which epoch it is."""
+
+    def __init__(self, aucs, log):
+        super().__init__()
+        self.aucs = aucs
+        self.log = log
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.set_weights([np.full_like(w, epoch) for w in self.model.get_weights()])
+        self.log.scores.append((epoch + 1, {"task": {"auc": self.aucs[epoch]}}))
+        logs["val_auc"] = mean_auc(self.log.scores[-1][1])
+
+
+def epoch_kept(aucs, patience, folder, log=None, begin=0):
+    """The epoch whose weights a model has after `fit`, what the log says, and the epochs run."""
+    log = log or TrainingLog(data_of(), "like")
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    callbacks = [Scripted(aucs, log), BestEpoch(patience, log, folder)]
+    x = np.zeros((4, 1))
+    model.set_weights([np.full_like(w, begin - 1) for w in model.get_weights()])
+    options = {"epochs": len(aucs), "initial_epoch": begin, "verbose": 0}
+    model.fit(x, x, callbacks=callbacks, **options)
+    return int(model.get_weights()[0].max()), log.kept, len(log.scores)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_patience_keeps_the_best_epoch_and_ends_where_an_obvious_loop_ends(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    aucs = rng.random(rng.integers(2, 12)).round(1).tolist()
+    patience = int(rng.integers(1, 4))
+    best, run = 0, 0
+    for epoch, auc in enumerate(aucs):
+        best = epoch if auc > aucs[best] else best
+        run = epoch + 1
+        if epoch - best >= patience:
+            break
+    assert epoch_kept(aucs, patience, tmp_path) == (best, best + 1, run)
+
+
+@pytest.mark.parametrize("stop", range(1, 5))
+def test_a_run_that_goes_on_keeps_what_one_that_was_not_stopped_keeps(stop, tmp_path):
+    aucs = [0.6, 0.8, 0.7, 0.75, 0.72, 0.9]
+    whole = epoch_kept(aucs, 3, tmp_path / "whole")
+    log = TrainingLog(data_of(), "like")
+    epoch_kept(aucs[:stop] if stop > 1 else aucs[:2], 3, tmp_path / "stopped", log)
+    gone = epoch_kept(aucs, 3, tmp_path / "stopped", log, begin=len(log.scores))
+    assert gone == whole == (1, 2, 5)
+
+
+def test_patience_needs_epochs_a_day_that_validates_and_two_classes(tmp_path):
+    with pytest.raises(InputError, match="--patience chooses among epochs"):
+        epoch_kept([0.5], 1, tmp_path)
+    with pytest.raises(InputError, match="--patience: the validation rows are of one class"):
+        epoch_kept([float("nan")] * 2, 1, tmp_path)
+    data = data_of()
+    data.valid = {}
+    settings = mmoe.Settings(user_data=str(tmp_path), epochs=3, patience=1, quiet=True)
+    with pytest.raises(InputError, match="--patience needs a day that validates"):
+        mmoe.train(data, list(data.tasks), settings, seed=0)
+
+
+def test_with_patience_the_scores_and_the_saved_model_are_of_the_best_epoch(tiny_pickles, capsys):
+    place = ["--user-data", str(tiny_pickles)]
+    epochs = ["--epochs", "9", "--keep-embeddings", "--learning-rate", "0.02", "--patience", "1"]
+    result = mmoe.main([*place, *FAST, *epochs, "--tasks", "read_comment"])
+    (row,) = pd.read_csv(tiny_pickles / "results.csv").to_dict("records")
+    by_epoch = json.loads(row["auc_by_epoch"])["read_comment"]
+    assert 1 < len(by_epoch) < 9 and max(by_epoch) > by_epoch[-1]
+    assert result.scores[0]["read_comment"]["auc"] == pytest.approx(max(by_epoch), abs=1e-6)
+    assert f"epoch {np.argmax(by_epoch) + 1} is kept" in capsys.readouterr().out
+    data = load(tiny_pickles)
+    auc = roc_auc_score(data.valid["read_comment"], result.model.logits(data.valid)["read_comment"])
+    assert auc == pytest.approx(max(by_epoch), abs=1e-6)
+
+
+def own_table(folder, n_ids, n_rows):
+    """Pickles of a user's own table with one id of so many values: the Data."""
+    rng = np.random.default_rng(0)
+    columns = {
+        "site": rng.integers(0, n_ids, n_rows, dtype=np.int32),
+        "click": (rng.random(n_rows) < 0.3).astype(np.uint8),
+        "stamp": "mine",
+    }
+    meta = {"version": 3, "stamp": "mine", "name": "mine", "synthetic": False}
+    meta |= {"tasks": {"click": 1}, "group": None, "tables": [], "valid_day": 0}
+    meta |= {"vocabularies": {"site": n_ids}}
+    meta["features"] = {"site": {"kind": "id", "table": None, "vocabulary": "site"}}
+    write_all(folder, {"meta.pkl": meta, "train.pkl": columns, "valid.pkl": columns})
+    return load(folder)
+
+
+@pytest.mark.parametrize(
+    "n_ids, n_rows, size, epochs",
+    [
+        (12, 20_000, 1024, 8),  # few ids, a short epoch
+        (12, 20_000, 50, 2),  # few ids, an epoch of 400 steps
+        (12, 20_000, 8, 1),
+        (100, 20_000, 1024, 1),  # 200 rows an id
+    ],
+)
+def test_the_number_of_epochs_fits_the_data(n_ids, n_rows, size, epochs, tmp_path):
+    data = own_table(tmp_path, n_ids, n_rows)
+    assert data.usual_epochs(size) == epochs
+    assert data.usual_epochs(size, otherwise=2) == max(epochs, 2)
+    assert data.has_few_ids == (n_rows >= 500 * n_ids)
+
+
+def with_test(folder, rows):
+    """Write test.pkl with these rows."""
+    write_all(folder, {"test.pkl": rows})
+
+
+def test_rows_of_test_pkl_are_scored_at_the_end_and_stand_in_table_and_results(
+    tiny_pickles, capsys
+):
+    valid = read(tiny_pickles / "valid.pkl")
+    half = {k: v if k == "stamp" else v[::2] for k, v in valid.items()}
+    with_test(tiny_pickles, half)
+    result = mmoe.main(["--user-data", str(tiny_pickles), *FAST, "--runs", "2"])
+    shown = capsys.readouterr().out
+    data = load(tiny_pickles)
+    auc = roc_auc_score(half["like"], result.model.logits(data.test)["like"])
+    assert result.scores[1]["like"]["testauc"] == pytest.approx(auc)
+    rows = pd.read_csv(tiny_pickles / "results.csv")
+    assert rows["testauc_like"][1] == pytest.approx(auc)
+    assert len(rows) == 3 and rows["testuauc_like"].notna().all()  # two runs and their mean
+    (heads,) = (line.split() for line in shown.splitlines() if line.startswith("validation"))
+    lines = [line for line in shown.splitlines() if line.startswith("test AUC")]
+    assert any("oracle" in line for line in lines)
+    own = next(line for line in lines if "> mmoe" in line)
+    mean = rows["testauc_like"][:2].mean()
+    assert f"{mean:.4f}" in own and heads.index("like")
+
+
+def test_rows_without_labels_are_no_test_split(tiny_pickles, capsys):
+    valid = read(tiny_pickles / "valid.pkl")
+    tasks = load(tiny_pickles).meta
+    labels = {*tasks["tasks"], *tasks["more_tasks"]}
+    with_test(tiny_pickles, {k: v for k, v in valid.items() if k not in labels})
+    assert load(tiny_pickles).test == {}
+    with_test(tiny_pickles, {k: v for k, v in valid.items() if k != "like"})
+    with pytest.raises(InputError, match=r"test\.pkl: column like must be there"):
+        load(tiny_pickles)
+
+
+@pytest.mark.parametrize("column", ["user", "day", "device", "like"])
+def test_a_wrong_test_pkl_is_refused_as_a_wrong_valid_pkl_is(column, tiny_pickles):
+    valid = read(tiny_pickles / "valid.pkl")
+    with_test(tiny_pickles, valid | {column: np.full_like(valid[column], 255)})
+    with pytest.raises(InputError, match=f"test.pkl: column {column}"):
+        load(tiny_pickles)
