@@ -1,6 +1,7 @@
 """The contest's CSVs in, encoded pickles out.
 
-python get_data.py [SOURCE] [--out user_data] [--valid-day D | --final] [--min-count 5] [--quiet]
+python get_data.py [SOURCE] [--out user_data] [--valid-day D | --valid-days K | --final]
+    [--min-count 5] [--quiet]
 
 SOURCE is a folder that holds the CSVs, or `wechat_algo_data1/` with them, or the zip as the contest
 hands it out. With nothing in `data/`, the synthetic stand-in is made in `data/sample/` and used.
@@ -13,13 +14,14 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from common import features
-from common.columns import ACTIONS, FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
+from common.columns import EVERY_ACTION
 from common.command import InputError, Parser, Report, user_errors
 from common.contest import read_source
-from common.csvs import MISSING, Source
-from common.features.ids import distinct, encode, rows_of
+from common.csvs import Source
+from common.encoding import describe, interactions, labelled_rows, tables_of, test_rows
+from common.features.ids import distinct, rows_of
 from common.features.past import Past
-from common.pickles import FIRST, VERSION, stamp_of, write_all
+from common.pickles import FIRST, write_all
 
 import numpy as np
 
@@ -48,7 +50,7 @@ def split(log, valid_day, final, place):
 def known_past(raw, log, parts, users, feeds, min_count):
     """The Past of the log up to the validation day; log: columns with rows of tables."""
     use = slice(None) if not parts["late"].any() else ~parts["late"]
-    actions = [name for name in ACTIONS if name in log]
+    actions = [name for name in EVERY_ACTION if name in log]
     return Past(
         day=log["day"][use],
         user=log["user"][use],
@@ -76,51 +78,12 @@ def make_features(past, report):
     return made
 
 
-def tables_of(made, users, feeds):
-    """{file name: table} of the users and feeds: the features of each, and the raw ids as `key`."""
-    keys = {"user": users, "feed": feeds}
-    return {
-        f"{key}.pkl": {
-            "key": np.concatenate([[MISSING], ids]),
-            **{name: feature.values for name, feature in made.items() if feature.table == key},
-        }
-        for key, ids in keys.items()
-    }
-
-
-def interactions(log, parts, made, truth):
-    """{file name: columns} of the training and the validation rows."""
-    log = dict(log)
-    log.pop("play", None)
-    for name, feature in made.items():
-        if feature.table is None:
-            log[name] = encode(log[name], feature.known)
-    files = {
-        f"{part}.pkl": {name: column[parts[part]] for name, column in log.items()}
-        for part in ("train", "valid")
-        if parts[part].any()
-    }
-    if "valid.pkl" in files:
-        files["valid.pkl"] |= {f"true_{name}": p[parts["valid"]] for name, p in truth.items()}
-    return files
-
-
-def test_rows(rows, made, users, feeds, day):
-    """The columns of a test file."""
-    n = len(rows["userid"])
-    return {
-        "user": rows_of(rows["userid"], users),
-        "feed": rows_of(rows["feedid"], feeds),
-        "day": np.full(n, day, np.int32),
-        "device": encode(rows["device"], made["device"].known),
-    }
-
-
 def encode_source(raw, valid_day, final, min_count, report):
     """{file name: content} of every pickle, of what read_source gives. Raises InputError."""
     log = raw["log"]
     last_day, parts = split(log, valid_day, final, raw["place"] / "user_action.csv")
-    logs = [log, *raw["tests"].values()]
+    labelled = raw.get("labelled")
+    logs = [log, *([labelled] if labelled else []), *raw["tests"].values()]
     users = np.unique(np.concatenate([distinct(rows["userid"]) for rows in logs]))
     logs.append(raw["feeds"])
     feeds = np.unique(np.concatenate([distinct(rows["feedid"]) for rows in logs]))
@@ -139,32 +102,13 @@ def encode_source(raw, valid_day, final, min_count, report):
     files |= interactions(columns, parts, made, raw["truth"])
     for name, rows in raw["tests"].items():
         files[f"{name}.pkl"] = test_rows(rows, made, users, feeds, last_day + 1)
+    if labelled and not final and (labelled["date_"] == last_day).any():
+        place = raw["place"] / "test.csv"
+        labelled = labelled_rows(labelled, log, made, users, feeds, last_day, place)
+        files["test.pkl"] = labelled
     files["meta.pkl"] = describe(files, raw["note"], made, None if final else last_day)
     tell(report, files, parts, n_unknown, min_count)
     return files
-
-
-def describe(files, note, made, valid_day):
-    """The content of meta.pkl; every file is stamped with the fingerprint of them all."""
-    stamp = stamp_of(files)
-    sizes = {name: FIRST + len(ids) for name, ids in files["vocabularies.pkl"].items()}
-    for content in files.values():
-        content["stamp"] = stamp
-    weights = {n: w for n, w in FINAL_ROUND_WEIGHTS.items() if n in files["train.pkl"]}
-    return {
-        "version": VERSION,
-        "stamp": stamp,
-        "name": note["name"],
-        "synthetic": bool(note.get("synthetic")),
-        "tasks": {name: weight for name, weight in weights.items() if name in TASK_WEIGHTS},
-        "more_tasks": {name: w for name, w in weights.items() if name not in TASK_WEIGHTS},
-        "raw": {"user": "userid", "feed": "feedid", "device": "device"},
-        "group": "user",
-        "tables": ["user", "feed"],
-        "features": {name: feature.description() for name, feature in made.items()},
-        "valid_day": valid_day,
-        "vocabularies": sizes,
-    }
 
 
 def tell(report, files, parts, n_unknown, min_count):
@@ -181,11 +125,14 @@ def tell(report, files, parts, n_unknown, min_count):
     else:
         late = f"rows of later days left out: {parts['late'].sum():,}"
         report("validation rows", f"{parts['valid'].sum():,}, day {valid_day}; {late}")
+    if "test.pkl" in files:
+        n_test = len(files["test.pkl"]["day"])
+        report("test rows", f"{n_test:,} of test.csv, day {valid_day}, to be scored at the end")
     report("unknown feeds", f"{n_unknown:,} rows of feeds that feed_info.csv lacks, kept")
     sizes = files["meta.pkl"]["vocabularies"].items()
     known = ", ".join(f"{name} {size - FIRST:,}" for name, size in sizes)
     report("vocabularies", f"{known}; ids of fewer than {min_count} training rows share one row")
-    rates = [f"{name} {train[name].mean():.3%}" for name in ACTIONS if name in train]
+    rates = [f"{name} {train[name].mean():.3%}" for name in EVERY_ACTION if name in train]
     report("positive rates", ", ".join(rates))
 
 
@@ -213,31 +160,44 @@ def main(argv=None):
     parser.add_argument("--out", help=out)
     days = parser.add_mutually_exclusive_group()
     days.add_argument("--valid-day", type=int, help="day that validates (default: the last one)")
+    each = "validate each of the last K days, in folders OUT/day-D of their own"
+    days.add_argument("--valid-days", type=int, metavar="K", help=each)
     final = "train on every labelled day, for the test files: none validates"
     days.add_argument("--final", action="store_true", help=final)
-    parser.add_argument(
-        "--min-count",
-        type=int,
-        default=5,
-        help="ids of fewer training rows share a row (default: 5)",
-    )
+    rare = "ids of fewer training rows share a row (default: 5)"
+    parser.add_argument("--min-count", type=int, default=5, help=rare)
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)
     if args.min_count < 0:
         raise InputError(f"--min-count takes a number of rows, and {args.min_count} is none.")
+    if args.valid_days is not None and args.valid_days < 1:
+        raise InputError(f"--valid-days takes a number of days, and {args.valid_days} is none.")
     out = args.out or ("user_data/final" if args.final else "user_data")
     with redirect_stdout(None if args.quiet else sys.stdout):
-        run(args.source, out, args.valid_day, args.final, args.min_count)
+        run(args, Path(out))
 
 
-def run(source, out, valid_day, final, min_count):
-    """Encode the CSVs at `source` into the pickles of folder `out`. Raises InputError."""
+def run(args, out):
+    """Encode the CSVs at `args.source` into pickles in folder `out`. Raises InputError."""
     started = time.perf_counter()
-    source = find_source(source)
+    source = find_source(args.source)
     report = Report()
-    files = encode_source(read_source(source, report), valid_day, final, min_count, report)
-    write_all(out, files)
-    report("written", f"{', '.join(files)} to {out}")
+    raw = read_source(source, report)
+    folders = {out: args.valid_day}
+    if args.valid_days:
+        days = np.unique(raw["log"]["date_"])[1:][-args.valid_days :]
+        if len(days) < args.valid_days:
+            raise InputError(
+                f"--valid-days {args.valid_days}: only {len(days)} days follow others."
+            )
+        folders = {out / f"day-{day}": int(day) for day in days}
+    for folder, day in folders.items():
+        log = dict(raw["log"])
+        files = encode_source(raw | {"log": log}, day, args.final, args.min_count, report)
+        write_all(folder, files)
+        for name in {"valid.pkl", "test.pkl", "test_a.pkl", "test_b.pkl"}.difference(files):
+            (folder / name).unlink(missing_ok=True)  # of a run before, which no loader would take
+        report("written", f"{', '.join(files)} to {folder}")
     print(f"done in {time.perf_counter() - started:.1f} s")
 
 

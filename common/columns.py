@@ -8,7 +8,9 @@ TASK_WEIGHTS = {
 }  # the contest's score
 FINAL_ROUND_WEIGHTS = {**TASK_WEIGHTS, "favorite": 1, "comment": 1, "follow": 1}
 TASKS = tuple(TASK_WEIGHTS)
-ACTIONS = tuple(FINAL_ROUND_WEIGHTS)  # every 0/1 action of the log
+ACTIONS = tuple(FINAL_ROUND_WEIGHTS)  # every 0/1 action of the contest's log
+OTHER_ACTIONS = ("click", "long_view")  # those of other apps' logs
+EVERY_ACTION = (*ACTIONS, *OTHER_ACTIONS)
 
 USER_ACTION = (
     "userid",

@@ -9,9 +9,11 @@ from functools import partial
 
 from common.columns import (
     ACTIONS,
+    EVERY_ACTION,
     FEED_EMBEDDINGS,
     FEED_IDS,
     KEYWORD_LISTS,
+    OTHER_ACTIONS,
     TAG_LISTS,
     TEST,
     USER_ACTION,
@@ -30,8 +32,9 @@ MIN_WEIGHT = 0.1  # items of a machine list that the machine believes less are l
 def read_source(source, report):
     """All that is used of the CSVs: {"place", "note", "log", "tests", "feeds", "truth"}.
 
-    With "embeddings", (feed ids, float32 (n, 512)), where the file is there. truth: {action: true
-    probability (rows,)} of the synthetic stand-in. Raises InputError.
+    With "labelled", the rows of test.csv, and "embeddings", (feed ids, float32 (n, 512)), where the
+    files are there. truth: {action: true probability (rows,)} of the synthetic stand-in. Raises
+    InputError.
     """
     name = "feed_embeddings.csv"
     with (
@@ -45,7 +48,9 @@ def read_source(source, report):
         )
         print(f"{source.path}: {note['name']}{made_up}")
         raw = {"place": source.path, "note": note}
-        raw["log"] = read_log(source, report)
+        raw["log"] = read_log(source, "user_action.csv", report)
+        if source.has("test.csv"):
+            raw["labelled"] = read_log(source, "test.csv", report)
         raw["tests"] = {
             test: read_rows(source, f"{test}.csv", TEST)
             for test in TESTS
@@ -65,10 +70,10 @@ def read_source(source, report):
     return raw
 
 
-def read_log(source, report):
-    """{column: array} of user_action.csv; columns of actions and `play` may be absent."""
-    name = "user_action.csv"
-    log = read_rows(source, name, [column for column in USER_ACTION if column != "stay"])
+def read_log(source, name, report):
+    """{column: array} of a file of labelled rows; columns of actions and `play` may be absent."""
+    columns = [column for column in (*USER_ACTION, *OTHER_ACTIONS) if column != "stay"]
+    log = read_rows(source, name, columns)
     if not any(action in log for action in ACTIONS):
         raise InputError(f"{source.path / name} has no column of {', '.join(ACTIONS)}: restore it.")
     days = log["date_"]
@@ -81,8 +86,8 @@ def read_log(source, report):
 def read_rows(source, name, columns):
     """{column: array} of an action or test file."""
     within = dict.fromkeys(columns, (0, LARGEST_ID)) | {"date_": (1, LAST_DAY)}
-    within |= dict.fromkeys(ACTIONS, (0, 1))
-    return read_columns(source, name, columns, optional=(*ACTIONS, "play"), within=within)
+    within |= dict.fromkeys(EVERY_ACTION, (0, 1))
+    return read_columns(source, name, columns, optional=(*EVERY_ACTION, "play"), within=within)
 
 
 def read_feeds(source):

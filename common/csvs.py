@@ -6,6 +6,7 @@ import re
 import reprlib
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 
 from common.columns import FEED_IDS
 from common.command import InputError, bar
@@ -13,7 +14,7 @@ from common.source import Source, unpacking
 
 import numpy as np
 
-__all__ = ["LARGEST_ID", "MISSING", "Source", "read_columns", "read_header"]
+__all__ = ["LARGEST_ID", "MISSING", "Source", "read_chunks", "read_columns", "read_header"]
 
 LARGEST_ID = 2**31 - 1
 MISSING = -1  # an id that the CSV leaves empty
@@ -28,6 +29,16 @@ def read_columns(source, name, columns, optional=(), text=(), real=(), within=No
     may be absent. within: {column: (low, high)} for whole numbers that have bounds; they are uint8
     or int32, whichever holds them. Raises InputError naming file, row and column.
     """
+    parts = {}
+    for chunk in read_chunks(source, name, columns, optional, text, real, within):
+        for column, values in chunk.items():
+            parts.setdefault(column, []).append(values)
+    found = {column: np.concatenate(parts.pop(column)) for column in list(parts)}
+    return {name: array.tolist() if name in text else array for name, array in found.items()}
+
+
+def read_chunks(source, name, columns, optional=(), text=(), real=(), within=None):
+    """What `read_columns` gives, CHUNK rows at a time; an error may come after some of them."""
     import pandas as pd
 
     place = source.path / name
@@ -35,10 +46,11 @@ def read_columns(source, name, columns, optional=(), text=(), real=(), within=No
         header = read_header(file, place)
     columns = present(columns, header, optional, place)
     reader = Reader(source, name, header, columns, text, real, within or {})
+    n_rows = 0
     try:
-        found, suspect = reader.read()
-        if suspect:
-            reader.refuse_bad_rows()
+        for chunk in reader.chunks():
+            n_rows += len(chunk[columns[0]])
+            yield chunk
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         if "Calling read" in str(error):  # what pandas may make of a Ctrl-C that comes meanwhile
             raise KeyboardInterrupt from None
@@ -47,10 +59,13 @@ def read_columns(source, name, columns, optional=(), text=(), real=(), within=No
         raise InputError(f"{place} cannot be parsed ({reason}): get the file again.") from None
     except (ValueError, OverflowError):  # a value that is not what its column holds: look for it
         reader.refuse_bad_rows()
-        found, _ = reader.read(strictly=True)
-    if not len(found[columns[0]]):
+        for chunk in islice(reader.chunks(strictly=True), n_rows // CHUNK, None):
+            n_rows += len(chunk[columns[0]])
+            yield chunk
+    if reader.suspect:
+        reader.refuse_bad_rows()
+    if not n_rows:
         raise InputError(f"{place} has no rows: get the file again.")
-    return {name: array.tolist() if name in text else array for name, array in found.items()}
 
 
 def present(columns, header, optional, place):
@@ -98,9 +113,10 @@ class Reader:
     text: tuple
     real: tuple
     within: dict
+    suspect: bool = False  # whether rows may be bad
 
-    def read(self, strictly=False):
-        """({column: array}, whether rows may be bad). Raises ValueError, strictly InputError."""
+    def chunks(self, strictly=False):
+        """{column: array} of CHUNK rows at a time. Raises ValueError, strictly InputError."""
         import pandas as pd
 
         may_be_empty = (*self.real, *(c for c in FEED_IDS if c in self.within))
@@ -110,7 +126,6 @@ class Reader:
         kinds |= {column: str for column in self.columns if strictly or column in self.text}
         options = {"header": 0, "names": self.header, "usecols": self.columns, "index_col": False}
         options |= {"encoding": "utf-8-sig", "encoding_errors": "replace", "chunksize": CHUNK}
-        parts = {column: [] for column in self.columns}
         size = self.source.size(self.name)
         place = self.source.path / self.name
         with (
@@ -123,9 +138,8 @@ class Reader:
             watched = Watched(file, done, len(self.header))
             with unpacking(place), pd.read_csv(watched, dtype=kinds, **options) as chunks:
                 for chunk in chunks:
-                    for column in self.columns:
-                        parts[column].append(self.checked(chunk[column], column, strictly))
-        return {c: np.concatenate(parts.pop(c)) for c in self.columns}, watched.suspect
+                    yield {c: self.checked(chunk[c], c, strictly) for c in self.columns}
+        self.suspect = watched.suspect
 
     def checked(self, values, column, strictly):
         """A chunk's column as an array. ValueError for a wrong value, strictly InputError."""

@@ -1,49 +1,61 @@
-"""KuaiRand-Pure, real impressions of the short-video app Kuaishou, rewritten in the WeChat layout.
+"""KuaiRand, real impressions of the short-video app Kuaishou, rewritten in the WeChat layout.
 
-    python data/kuairand.py KUAIRAND_PURE/data OUT [--quiet]
+    python data/kuairand.py KUAIRAND_PURE/data OUT [--first-date D] [--last-date D] [--quiet]
 
-Gao et al., "KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos", CIKM 2022,
-doi 10.1145/3511808.3557624; Zenodo record 10439422; licence CC BY-SA 4.0, which holds for the rewritten files too.
+Gao et al., "KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos",
+CIKM 2022, doi 10.1145/3511808.3557624; Zenodo record 10439422; licence CC BY-SA 4.0, which holds
+for the rewritten files too. KuaiRand-Pure, -1K and -27K are read, whichever the folder holds.
 
-`user_action.csv` comes from the standard logs, one or both, whichever are there; the random log is not used.
+`user_action.csv` comes from the standard logs, those that are there, in parts or whole:
 
     userid, feedid                   user_id, video_id
-    date_                            `date` in days, the first of the logs read being 1; a day without rows stays a gap
+    date_                            `date` in days, the first of the logs read being 1
     device                           tab, the page of the app that showed the video, 0..14
     read_comment                     comment_stay_time > 0
     click_avatar                     is_profile_enter
-    like, forward, comment, follow   is_like, is_forward, is_comment, is_follow; there is no favorite
+    like, forward, comment, follow   is_like, is_forward, is_comment, is_follow; no favorite
+    click, long_view                 is_click, long_view: further tasks
     play                             play_time_ms
     stay                             the larger of play_time_ms and comment_stay_time, ms
 
-No column logs the time on the page. The sum of the two would count twice, for a video plays on, in a loop, under its open
-comments: of 540 impressions with a longer stay in the comments than the video lasts, 93 % played at least as long as that
-stay. The author's profile is another page, so its time is left out. Rows are ordered by user and time_ms; of rows equal in
-every column one is kept; rows of videos that the video file lacks are kept.
+No column logs the time on the page. The sum of the two would count twice, for a video plays on, in
+a loop, under its open comments: of 540 impressions with a longer stay in the comments than the
+video lasts, 93 % played at least as long as that stay. The author's profile is another page, so its
+time is left out. Rows are ordered by user and time_ms; of rows of one user, video and time_ms the
+first is kept; rows of videos that the video file lacks are kept. `test.csv` is the random log in
+the same columns, where it is there: what users do with videos that nobody chose for them.
 
 `feed_info.csv` comes from the video file; its other columns are empty.
 
     feedid, authorid                 video_id, author_id
     videoplayseconds                 video_duration / 1000; 0 becomes empty
-    bgm_song_id                      music_id, which exceeds 31 bits, renumbered 0, 1, 2, ... in its order; 0 becomes empty
+    bgm_song_id                      music_id, over 31 bits, renumbered in its order; 0: empty
     manual_tag_list                  tag, with ; for ,
 """
 
+import json
 import sys
-from contextlib import redirect_stdout
+import tempfile
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.columns import ACTIONS, FEED_INFO, USER_ACTION
+from common.columns import ACTIONS, FEED_INFO, OTHER_ACTIONS, USER_ACTION
 from common.command import InputError, Parser, user_errors
-from common.csvs import LARGEST_ID, Source, read_columns
+from common.csvs import LARGEST_ID, Source, read_chunks
 from common.pickles import beside
 
-LOGS = ("log_standard_4_08_to_4_21_pure.csv", "log_standard_4_22_to_5_08_pure.csv")
-VIDEOS = "video_features_basic_pure.csv"
+NAMES = {"pure": "KuaiRand-Pure", "1k": "KuaiRand-1K", "27k": "KuaiRand-27K"}
+LOGS = ("log_standard_4_08_to_4_21_{}.csv", "log_standard_4_22_to_5_08_{}.csv")
+RANDOM_LOG = "log_random_4_22_to_5_08_{}.csv"
+VIDEOS = "video_features_basic_{}.csv"
+OUTPUTS = ("user_action.csv", "feed_info.csv", "source.json")
+NOTE = '{"name": "KuaiRand'
+FIRST_DATE = 19000101
+LAST_DATE = 29991231
 LOG_COLUMNS = {  # those that only change their name
     "user_id": "userid",
     "video_id": "feedid",
@@ -53,64 +65,144 @@ LOG_COLUMNS = {  # those that only change their name
     "is_forward": "forward",
     "is_comment": "comment",
     "is_follow": "follow",
+    "is_click": "click",
+    "long_view": "long_view",
     "play_time_ms": "play",
 }
-SOURCE_NOTE = '{"name": "KuaiRand-Pure"}\n'
-IMPRESSION = [
-    "user_id",
-    "video_id",
-    "time_ms",
-]  # the log repeats some, now and then with another hourmin
+KEPT = {name: np.uint8 if name.startswith(("is_", "long")) else np.int32 for name in LOG_COLUMNS}
+KEPT |= {"date": np.int32, "time_ms": np.int64, "comment_stay_time": np.int32}
+RUN = 4_000_000  # rows that are sorted, and written, at a time
 
 
-def read_log(source, name):
-    """A standard log as a table, repeated impressions dropped. Raises InputError."""
-    within = dict.fromkeys((*LOG_COLUMNS, "comment_stay_time"), (0, LARGEST_ID))
-    within |= {column: (0, 1) for column in LOG_COLUMNS if column.startswith("is_")}
+class Log:
+    """The rows of logs of any size, in runs of RUN rows that are each sorted by user and time.
+
+    All runs but one lie in a folder of files, which ends with the context.
+    """
+
+    def __init__(self, source, names, first, last, out):
+        """first, last: dates such as 20220425 that bound the rows taken. Raises InputError."""
+        self.runs = []
+        self.dates = set()
+        self.shown = {name: [0, 0] for name in names}  # rows, of them repeated
+        self.out = out
+        self.files = ExitStack()
+        with ExitStack() as stack:
+            stack.enter_context(self.files)
+            waiting = []
+            for number, name in enumerate(names):
+                for rows in chunks_of_log(source, name, number):
+                    waiting.append(rows[rows["date"].between(first, last)])
+                    self.shown[name][0] += len(waiting[-1])
+                    self.dates |= set(waiting[-1]["date"].unique().tolist())
+                    if sum(map(len, waiting)) >= RUN:
+                        self.runs.append(self.kept(merged(waiting)))
+                        waiting = []
+            if sum(map(len, waiting)):
+                self.runs.append(merged(waiting))
+            self.files = stack.pop_all()
+
+    def kept(self, run):
+        """A run as a file that is read where it is asked for."""
+        if not self.runs:
+            self.out.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(prefix=".sorting-", dir=self.out)
+            self.folder = Path(self.files.enter_context(folder))
+        path = self.folder / f"{len(self.runs)}.npy"
+        np.save(path, run)
+        return np.load(path, mmap_mode="r")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.files.close()
+
+    def __iter__(self):
+        """All rows by user and time, without the repeated ones: DataFrames of whole users."""
+        counts = [pd.Series(run["user_id"]).value_counts() for run in self.runs]
+        counts = pd.concat(counts).groupby(level=0).sum().sort_index()  # by user
+        borders = counts.index[np.flatnonzero(np.diff(counts.cumsum() // RUN))]
+        starts = [0 for _ in self.runs]
+        for last_user in [*borders, LARGEST_ID]:
+            users = [run["user_id"] for run in self.runs]
+            ends = [int(np.searchsorted(ids, last_user, side="right")) for ids in users]
+            slices = zip(self.runs, starts, ends, strict=True)
+            rows = pd.concat([pd.DataFrame(np.array(run[a:b])) for run, a, b in slices])
+            starts = ends
+            rows = rows.sort_values(["user_id", "time_ms"], kind="stable", ignore_index=True)
+            again = rows.duplicated(["user_id", "video_id", "time_ms"])
+            for number, count in rows.loc[again, "file"].value_counts().items():
+                self.shown[list(self.shown)[number]][1] += count
+            yield rows[~again]
+
+
+def merged(tables):
+    """The rows of DataFrames by user and time, a structured array."""
+    rows = pd.concat(tables).sort_values(["user_id", "time_ms"], kind="stable")
+    return np.asarray(rows.to_records(index=False))
+
+
+def chunks_of_log(source, name, number):
+    """A log as DataFrames, `file` being its number. Raises InputError."""
+    within = dict.fromkeys(KEPT, (0, LARGEST_ID))
+    within |= {column: (0, 1) for column, kind in KEPT.items() if kind is np.uint8}
     within |= {"date": (19000101, 29991231), "time_ms": (0, 2**53)}
-    log = pd.DataFrame(read_columns(source, name, list(within), within=within))
-    log["day"] = pd.to_datetime(log["date"].astype(str), format="%Y%m%d", errors="coerce")
-    refuse(log["day"].isna(), log["date"], source, name, "a date such as 20220425")
-    unique = log.drop_duplicates(IMPRESSION)
-    n_repeated = len(log) - len(unique)
-    print(f"{source.path / name}: {len(log):,} rows, {n_repeated:,} repeated impressions dropped")
-    return unique
+    n_rows = 0
+    for chunk in read_chunks(source, name, list(KEPT), within=within):
+        rows = pd.DataFrame(chunk).astype(KEPT)
+        wrong = days_of(rows["date"]).isna()
+        refuse(wrong, rows["date"], source, name, "a date such as 20220425", n_rows)
+        n_rows += len(rows)
+        yield rows.assign(file=np.uint8(number))
 
 
-def read_videos(source):
-    """The video file as a table, with NaN for no duration and no music. Raises InputError."""
-    within = dict.fromkeys(("video_id", "author_id"), (0, LARGEST_ID))
-    real = ("video_duration", "music_id")
-    columns = [*within, *real, "tag"]
-    videos = pd.DataFrame(
-        read_columns(source, VIDEOS, columns, text=("tag",), real=real, within=within)
-    )
-    for column, high in zip(real, (LARGEST_ID, 2**53), strict=True):
-        wrong = ~(
-            videos[column].between(0, high) & (videos[column] % 1 == 0) | videos[column].isna()
-        )
-        refuse(wrong, videos[column], source, VIDEOS, f"a whole number in 0..{high}")
-    wrong = ~videos["tag"].str.fullmatch(r"(\d{1,9}(,\d{1,9})*)?")
-    refuse(wrong, videos["tag"], source, VIDEOS, "a list such as 12,65")
-    refuse(videos["video_id"].duplicated(), videos["video_id"], source, VIDEOS, "listed once")
-    print(f"{source.path / VIDEOS}: {len(videos):,} videos")
-    return videos
-
-
-def refuse(wrong, values, source, name, expected):
-    """Raise InputError for the first of `values` that is `wrong`."""
+def refuse(wrong, values, source, name, expected, n_before=0):
+    """Raise InputError for the first of `values` that is `wrong`; n_before: rows before them."""
     if wrong.any():
         row = int(np.argmax(wrong))
         given = f"column {values.name}: {values.tolist()[row]!r:.40}"
-        raise InputError(f"{source.line(name, row)}, {given} is not {expected}: mend the line.")
+        line = source.line(name, n_before + row)
+        raise InputError(f"{line}, {given} is not {expected}: mend the line.")
 
 
-def user_action(log):
-    log = log.sort_values(["user_id", "time_ms"], kind="stable").rename(columns=LOG_COLUMNS)
-    log["date_"] = (log["day"] - log["day"].min()).dt.days + 1
-    log["read_comment"] = (log["comment_stay_time"] > 0).astype(int)
-    log["stay"] = log[["play", "comment_stay_time"]].max(axis=1)
-    return log[[column for column in USER_ACTION if column in log]]
+def days_of(numbers):
+    """The days of numbers such as 20220425, NaT for those that are no date."""
+    return pd.to_datetime(pd.Series(numbers).astype(str), format="%Y%m%d", errors="coerce")
+
+
+def read_videos(source, name):
+    """The video file as a table, with NaN for no duration and no music. Raises InputError."""
+    within = dict.fromkeys(("video_id", "author_id"), (0, LARGEST_ID))
+    real = ("video_duration", "music_id")
+    options = {"text": ("tag",), "real": real, "within": within}
+    tags = {}  # each text once
+    parts = []
+    n_rows = 0
+    for chunk in read_chunks(source, name, [*within, *real, "tag"], **options):
+        videos = pd.DataFrame(chunk)
+        for column, high in zip(real, (LARGEST_ID, 2**53), strict=True):
+            values = videos[column]
+            right = values.between(0, high) & (values % 1 == 0) | values.isna()
+            refuse(~right, values, source, name, f"a whole number in 0..{high}", n_rows)
+        wrong = ~videos["tag"].str.fullmatch(r"(\d{1,9}(,\d{1,9})*)?")
+        refuse(wrong, videos["tag"], source, name, "a list such as 12,65", n_rows)
+        videos["tag"] = [tags.setdefault(tag, tag) for tag in videos["tag"]]
+        n_rows += len(videos)
+        parts.append(videos)
+    videos = pd.concat(parts, ignore_index=True)
+    refuse(videos["video_id"].duplicated(), videos["video_id"], source, name, "listed once")
+    print(f"{source.path / name}: {len(videos):,} videos")
+    return videos
+
+
+def user_action(rows, first_day):
+    """Rows of a log in the WeChat layout."""
+    actions = rows.rename(columns=LOG_COLUMNS)
+    actions["date_"] = (days_of(rows["date"]) - first_day).dt.days + 1
+    actions["read_comment"] = (rows["comment_stay_time"] > 0).astype(int)
+    actions["stay"] = actions[["play", "comment_stay_time"]].max(axis=1)
+    return actions[[name for name in (*USER_ACTION, *OTHER_ACTIONS) if name in actions]]
 
 
 def feed_info(videos):
@@ -127,56 +219,109 @@ def feed_info(videos):
     )
 
 
-def convert(source, out):
+def write_log(log, place, name, first_day, videos):
+    """Write a Log to the path `place`, and print what it holds under this name."""
+    sums = 0
+    n_rows = n_users = n_unknown = 0
+    seen = set()
+    with open(place, "w", newline="") as file:
+        for rows in log:
+            actions = user_action(rows, first_day)
+            actions.to_csv(file, index=False, header=n_rows == 0, lineterminator="\n")
+            sums = sums + actions.sum()
+            n_rows += len(actions)
+            n_users += actions["userid"].nunique()
+            n_unknown += int((~actions["feedid"].isin(videos)).sum())
+            seen |= set(actions["feedid"].unique().tolist())
+    for part, (n_read, n_repeated) in log.shown.items():
+        print(f"{part}: {n_read:,} rows, {n_repeated:,} repeated impressions dropped")
+    n_strange = len(seen.difference(videos.tolist()))
+    print(f"{n_unknown:,} rows of {n_strange:,} videos that the video file lacks: kept")
+    print(f"{name}: {n_rows:,} rows, {n_users:,} users, {len(seen):,} feeds")
+    rates = [f"{action} {sums[action] / n_rows:.3%}" for action in ACTIONS if action in sums]
+    print("positive rates: " + ", ".join(rates))
+
+
+def version_of(source):
+    """Which of NAMES a folder holds. Raises InputError."""
+    found = [name for name in NAMES if source.has(VIDEOS.format(name))]
+    if not found:
+        raise InputError(f"{source.path / VIDEOS.format('pure')} is missing: give its folder.")
+    if len(found) > 1:
+        files = " and ".join(VIDEOS.format(name) for name in found)
+        raise InputError(f"{source.path} holds {files}: give a folder of one data set.")
+    return found[0]
+
+
+def parts_of(source, pattern, version):
+    """The names of a log's files: of the whole, or of part 1, 2, ..."""
+    whole = pattern.format(version)
+    parts = (pattern.format(f"{version}_part{number}") for number in range(1, 100))
+    return [whole] if source.has(whole) else [name for name in parts if source.has(name)]
+
+
+def convert(source, out, first=FIRST_DATE, last=LAST_DATE):
     """Rewrite the files of folder `source` in folder `out`. Raises InputError."""
-    note, taken = (
-        out / "source.json",
-        [out / name for name in ("user_action.csv", "feed_info.csv") if (out / name).exists()],
-    )
-    if taken and not (note.exists() and note.read_bytes() == SOURCE_NOTE.encode()):
+    note = out / "source.json"
+    taken = [out / name for name in (*OUTPUTS, "test.csv") if (out / name).exists()]
+    if taken and not (note.exists() and note.read_text().startswith(NOTE)):
         raise InputError(f"{taken[0]} belongs to another data set: give another folder as OUT.")
     source = Source(source)
-    logs = [name for name in LOGS if source.has(name)]
-    if not logs:
-        raise InputError(f"{source.path} holds neither {LOGS[0]} nor {LOGS[1]}: give their folder.")
-    videos = read_videos(source)
-    log = pd.concat([read_log(source, name) for name in logs])
-    actions, feeds = user_action(log), feed_info(videos)
-    unknown = actions["feedid"][~actions["feedid"].isin(feeds["feedid"])]
-    print(f"{len(unknown):,} rows of {unknown.nunique():,} videos that {VIDEOS} lacks: kept")
+    version = version_of(source)
+    names = [name for pattern in LOGS for name in parts_of(source, pattern, version)]
+    if not names:
+        wanted = " nor ".join(pattern.format(version) for pattern in LOGS)
+        raise InputError(f"{source.path} holds neither {wanted}: give their folder.")
+    videos = read_videos(source, VIDEOS.format(version))
+    with Log(source, names, first, last, out) as log:
+        if not log.runs:
+            raise InputError(f"{source.path}: no row lies from {first} to {last}: choose others.")
+        with Log(source, parts_of(source, RANDOM_LOG, version), first, last, out) as chosen:
+            write(log, chosen, videos, out, NAMES[version])
 
+
+def write(log, chosen, videos, out, name):
+    """Write all files to folder `out`: none of them, if one fails."""
+    days = days_of(sorted(log.dates))
+    about = f"{name}, {days.iloc[0]:%Y-%m-%d} to {days.iloc[-1]:%Y-%m-%d}"
+    ids = videos["video_id"]
     out.mkdir(parents=True, exist_ok=True)
-    with (
-        beside(out / "source.json") as note,
-        beside(out / "user_action.csv") as action_file,
-        beside(out / "feed_info.csv") as feed_file,
-    ):
-        actions.to_csv(action_file, index=False)
-        feeds.to_csv(feed_file, index=False)
-        note.write_text(SOURCE_NOTE)
-    print(f"{out}/source.json: {SOURCE_NOTE.strip()}")
-    print(
-        f"{out}/user_action.csv: {len(actions):,} rows, {actions['userid'].nunique():,} users, "
-        f"{actions['feedid'].nunique():,} feeds, days 1..{actions['date_'].max()} from {log['day'].min():%Y-%m-%d}"
-    )
-    print(
-        f"{out}/feed_info.csv: {len(feeds):,} feeds, {feeds['authorid'].nunique():,} authors, "
-        f"{feeds['bgm_song_id'].nunique():,} songs, {(feeds['manual_tag_list'] != '').sum():,} feeds with tags"
-    )
-    rates = actions[[action for action in ACTIONS if action in actions]].mean()
-    print("positive rates: " + ", ".join(f"{action} {rate:.3%}" for action, rate in rates.items()))
+    with ExitStack() as stack:
+        place = {file: stack.enter_context(beside(out / file)) for file in OUTPUTS}
+        write_log(log, place["user_action.csv"], out / "user_action.csv", days.iloc[0], ids)
+        feed_info(videos).to_csv(place["feed_info.csv"], index=False, lineterminator="\n")
+        place["source.json"].write_text(json.dumps({"name": about}) + "\n")
+        if chosen.runs:
+            test = stack.enter_context(beside(out / "test.csv"))
+            write_log(chosen, test, out / "test.csv", days.iloc[0], ids)
+    if not chosen.runs:
+        (out / "test.csv").unlink(missing_ok=True)
+    print(f"{out}: {about}, day 1 being the first")
+
+
+def date(word):
+    """20220425 of 2022-04-25 or 20220425. Raises InputError."""
+    digits = word.replace("-", "")
+    if not (digits.isdecimal() and days_of([digits]).notna().all()):
+        raise InputError(f"--first-date and --last-date take 2022-04-25, say, and not {word!r}.")
+    return int(digits)
 
 
 def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder KuaiRand-Pure/data")
-    parser.add_argument(
-        "out", type=Path, metavar="OUT", help="folder for the CSVs in the WeChat layout"
-    )
+    out = "folder for the CSVs in the WeChat layout"
+    parser.add_argument("out", type=Path, metavar="OUT", help=out)
+    first = "first day that is taken, as 2022-04-25 (default: that of the logs)"
+    parser.add_argument("--first-date", type=date, default=FIRST_DATE, help=first)
+    last = "last day that is taken (default: that of the logs)"
+    parser.add_argument("--last-date", type=date, default=LAST_DATE, help=last)
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)
+    if args.first_date > args.last_date:
+        raise InputError("--first-date lies behind --last-date: exchange them.")
     with redirect_stdout(None if args.quiet else sys.stdout):
-        convert(args.source, args.out)
+        convert(args.source, args.out, args.first_date, args.last_date)
 
 
 if __name__ == "__main__":

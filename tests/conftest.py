@@ -1,11 +1,14 @@
 """Folders that several tests use: a small stand-in, and the real data where it is there."""
 
+import atexit
 import io
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +19,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 KUAIRAND = Path(os.environ.get("KUAIRAND") or ROOT / "data" / "KuaiRand-Pure" / "data")
 sys.path.insert(0, str(ROOT))
+if "TF_XLA_FLAGS" not in os.environ:  # workers and scripts compile an equal program once
+    cache = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    flags = {"directory": cache, "device_types": "CPU,XLA_CPU_JIT"}
+    flags = [f"--tf_xla_persistent_cache_{name}={value}" for name, value in flags.items()]
+    os.environ["TF_XLA_FLAGS"] = " ".join(flags)
 
 
 def script(name, *arguments, cwd, check=True, **options):

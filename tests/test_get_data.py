@@ -68,7 +68,7 @@ def test_rows_days_and_labels_stay_as_they_are_in_the_csv(source):
     log = pd.read_csv(source / "user_action.csv")
     test = pd.read_csv(source / "test_a.csv").assign(date_=4)
     parts = [(data.train, log[log.date_ < 3]), (data.valid, log[log.date_ == 3])]
-    for rows, csv in [*parts, (data.test("test_a"), test)]:
+    for rows, csv in [*parts, (data.unlabelled("test_a"), test)]:
         assert data.tables["user"]["key"][rows["user"]].tolist() == csv.userid.tolist()
         assert data.tables["feed"]["key"][rows["feed"]].tolist() == csv.feedid.tolist()
         assert rows["day"].tolist() == csv.date_.tolist()
@@ -78,7 +78,7 @@ def test_rows_days_and_labels_stay_as_they_are_in_the_csv(source):
         assert all(rows[action].tolist() == csv[action].tolist() for action in actions)
     assert data.meta["tasks"] == {"read_comment": 4, "like": 3, "click_avatar": 2, "forward": 1}
     assert data.meta["more_tasks"] == {"favorite": 1, "comment": 1, "follow": 1}
-    assert data.tables["user"]["userid"][-1] == OTHER and data.test("test_b") is None
+    assert data.tables["user"]["userid"][-1] == OTHER and data.unlabelled("test_b") is None
 
 
 def test_meta_describes_every_feature_in_order(source):
@@ -137,7 +137,7 @@ def test_rare_ids_share_the_other_row(source):
 def test_valid_day_splits_and_leaves_later_days_out(source):
     data = encode(source, "--valid-day", 2)
     assert data.train["day"].tolist() == [1, 1] and data.valid["day"].tolist() == [2, 2, 2]
-    assert data.meta["valid_day"] == 2 and data.test("test_a")["day"].tolist() == [3, 3]
+    assert data.meta["valid_day"] == 2 and data.unlabelled("test_a")["day"].tolist() == [3, 3]
     assert data.tables["user"]["user_history"].shape[0] == 4  # days 0..3, the last of the test
     log = pd.read_csv(source / "user_action.csv")
     log.loc[log.date_ == 3, "play"] += 5
@@ -199,7 +199,7 @@ def test_tests_play_and_some_actions_may_be_absent(source):
     (source / "test_a.csv").unlink()
     log = pd.read_csv(source / "user_action.csv").drop(columns=["favorite", "forward", "play"])
     data = encode(source, log=log)
-    assert data.test("test_a") is None and not any("watch_time" in n for n in data.features)
+    assert data.unlabelled("test_a") is None and not any("watch_time" in n for n in data.features)
     actions = [*data.meta["tasks"], *data.meta["more_tasks"]]
     assert actions == ["read_comment", "like", "click_avatar", "comment", "follow"]
     assert data.meta["features"]["user_taste"]["columns"] == [*actions, "views"]

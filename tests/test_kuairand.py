@@ -6,9 +6,13 @@ The real one is the folder that the environment variable KUAIRAND names.
 import json
 import re
 
+import get_data
+from common import csvs
 from common.command import InputError
+from common.contract import load
 from data import kuairand
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import KUAIRAND, assert_one_sentence, script
@@ -41,7 +45,8 @@ FILES = {
     + "4,0,NORMAL,2022-04-10,Web,0.0,999.0,720.0,1280.0,9155697141,9.0,5\n",
 }
 USER_ACTION = (
-    "userid,feedid,date_,device,read_comment,comment,like,play,stay,click_avatar,forward,follow\n"
+    "userid,feedid,date_,device,read_comment,comment,like,play,stay,click_avatar,forward,follow,"
+    "click,long_view\n"
 )
 FEED_INFO = (
     "feedid,authorid,videoplayseconds,description,ocr,asr,bgm_song_id,"
@@ -78,19 +83,19 @@ def test_both_logs_by_command(source, tmp_path):
     assert run.stderr == ""
     assert contents(tmp_path / "out") == {
         "user_action.csv": USER_ACTION
-        + "2,1,1,0,0,0,0,0,0,0,0,0\n"
-        + "2,0,4,14,1,1,0,3000,6500,0,1,0\n"
-        + "2,99,4,6,0,0,0,4000,4000,1,0,1\n"
-        + "7,0,1,1,0,0,1,9000,9000,0,0,0\n"
-        + "7,1,4,1,1,0,0,20000,20000,0,0,0\n",
+        + "2,1,1,0,0,0,0,0,0,0,0,0,0,0\n"
+        + "2,0,4,14,1,1,0,3000,6500,0,1,0,1,0\n"
+        + "2,99,4,6,0,0,0,4000,4000,1,0,1,1,1\n"
+        + "7,0,1,1,0,0,1,9000,9000,0,0,0,1,1\n"
+        + "7,1,4,1,1,0,0,20000,20000,0,0,0,0,0\n",
         "feed_info.csv": FEED_INFO,
-        "source.json": '{"name": "KuaiRand-Pure"}\n',
+        "source.json": '{"name": "KuaiRand-Pure, 2022-04-29 to 2022-05-02"}\n',
     }
     for told in (
         f"{LATE}: 5 rows, 2 repeated impressions dropped\n",
-        f"1 rows of 1 videos that {VIDEOS} lacks: kept\n",
-        "user_action.csv: 5 rows, 2 users, 3 feeds, days 1..4 from 2022-04-29\n",
-        "feed_info.csv: 5 feeds, 3 authors, 2 songs, 4 feeds with tags\n",
+        "1 rows of 1 videos that the video file lacks: kept\n",
+        "user_action.csv: 5 rows, 2 users, 3 feeds\n",
+        f"{VIDEOS}: 5 videos\n",
         "positive rates: read_comment 40.000%, like 20.000%, click_avatar 20.000%, "
         "forward 20.000%, comment 20.000%, follow 20.000%\n",
     ):
@@ -162,13 +167,116 @@ def test_what_is_missing_or_would_be_lost_is_named(source, tmp_path):
     assert_refused(tmp_path / "nowhere", tmp_path / "new", "nowhere")
     (source / VIDEOS).unlink()
     assert_refused(source, tmp_path / "new", VIDEOS)
+    (source / VIDEOS).write_text(FILES[VIDEOS])
     for name in (EARLY, LATE):
         (source / name).unlink()
     assert_refused(source, tmp_path / "new", EARLY, LATE)
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("stage", ["read_log", "feed_info", "beside"])
+@pytest.mark.parametrize(
+    "flags, days, name",
+    [
+        (["--first-date", "2022-04-30"], [1, 1, 1], "2022-05-02 to 2022-05-02"),
+        (["--last-date", "20220501"], [1, 1], "2022-04-29 to 2022-04-29"),
+        (["--first-date=20220429", "--last-date=2022-05-02"], [1, 4, 4, 1, 4], "04-29 to 2022-05"),
+    ],
+)
+def test_dates_cut_the_logs_and_stand_in_the_name(source, tmp_path, flags, days, name):
+    kuairand.main([str(source), str(tmp_path / "out"), *flags])
+    assert pd.read_csv(tmp_path / "out" / "user_action.csv")["date_"].tolist() == days
+    assert name in (tmp_path / "out" / "source.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "flags, part",
+    [
+        (["--first-date", "2022-04-31"], "not '2022-04-31'"),
+        (["--last-date", "yesterday"], "not 'yesterday'"),
+        (["--last-date", "１２"], "not '１２'"),
+        (["--first-date", "20220502", "--last-date", "20220429"], "exchange them"),
+        (["--first-date", "20220503"], "no row lies from 20220503"),
+        (["--first-date", "20220430", "--last-date", "20220501"], "choose others"),
+    ],
+)
+def test_wrong_dates_are_refused_and_nothing_is_written(source, tmp_path, flags, part):
+    with pytest.raises(InputError, match=part):
+        kuairand.main([str(source), str(tmp_path / "out"), *flags])
+    assert not (tmp_path / "out").exists()
+
+
+RANDOM = "log_random_4_22_to_5_08_pure.csv"
+
+
+def test_the_random_log_becomes_the_test_split(source, tmp_path):
+    rows = "2,3,20220502,900,1651453200009,1,1,0,0,0,0,0,50,9,0,70,0,1,2\n"
+    (source / RANDOM).write_text(LOG_HEADER + rows)
+    out = tmp_path / "out"
+    assert convert(source, out)["test.csv"] == USER_ACTION + "2,3,4,2,1,0,1,50,70,0,0,0,1,0\n"
+    get_data.main([str(out), "--out", str(tmp_path / "pickles"), "--min-count", "1", "--quiet"])
+    data = load(tmp_path / "pickles")
+    assert data.test["day"].tolist() == [4] and data.test["like"].tolist() == [1]
+    assert data.tables["feed"]["key"][data.test["feed"]].tolist() == [3]
+    assert data.tasks.keys() == {"read_comment", "like", "click_avatar", "forward"}
+    assert {"click", "long_view"} <= data.meta["more_tasks"].keys()
+    (source / RANDOM).unlink()
+    assert "test.csv" not in convert(source, out)  # what a run before wrote of it
+    get_data.main([str(out), "--out", str(tmp_path / "pickles"), "--min-count", "1", "--quiet"])
+    assert load(tmp_path / "pickles").test == {}
+
+
+def generated(n_users, n_rows, seed):
+    """A log of random rows, some of them repeated, in no order: a DataFrame."""
+    rng = np.random.default_rng(seed)
+    names = LOG_HEADER.strip().split(",")
+    log = pd.DataFrame({name: rng.integers(0, 2, n_rows) for name in names})
+    log["user_id"] = rng.integers(0, n_users, n_rows)
+    log["video_id"] = rng.integers(0, 9, n_rows)
+    log["date"] = 20220420 + rng.integers(0, 5, n_rows)
+    log["time_ms"] = rng.integers(0, 40, n_rows)
+    log["play_time_ms"] = np.arange(n_rows)  # tells the first of equal rows from the others
+    return log
+
+
+@pytest.mark.parametrize("version, n_parts", [("1k", 1), ("27k", 2), ("27k", 3)])
+def test_logs_in_parts_and_runs_come_out_as_one_sorted_table_would(
+    version, n_parts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(kuairand, "RUN", 700)  # rows
+    monkeypatch.setattr(csvs, "CHUNK", 256)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    videos = FILES[VIDEOS]
+    (folder / f"video_features_basic_{version}.csv").write_text(videos)
+    logs = []
+    for pattern in ("log_standard_4_08_to_4_21_{}.csv", "log_standard_4_22_to_5_08_{}.csv"):
+        for part in range(1, n_parts + 1):
+            logs.append(generated(60, 2000, len(logs)))
+            name = version if n_parts == 1 else f"{version}_part{part}"
+            logs[-1].to_csv(folder / pattern.format(name), index=False)
+    kuairand.main([str(folder), str(tmp_path / "out")])
+    made = pd.read_csv(tmp_path / "out" / "user_action.csv")
+    whole = pd.concat(logs).drop_duplicates(["user_id", "video_id", "time_ms"])
+    whole = whole.sort_values(["user_id", "time_ms"], kind="stable")
+    assert made["userid"].tolist() == whole["user_id"].tolist()
+    assert made["play"].tolist() == whole["play_time_ms"].tolist()
+    assert made["long_view"].tolist() == whole["long_view"].tolist()
+    assert made["date_"].tolist() == (whole["date"] - 20220419).tolist()
+    assert f"KuaiRand-{version.upper()}, " in (tmp_path / "out" / "source.json").read_text()
+    assert not list((tmp_path / "out").glob(".*"))
+    name = "log_standard_4_22_to_5_08_" + (version if n_parts == 1 else f"{version}_part2") + ".csv"
+    text = (folder / name).read_text().splitlines()
+    text[1500] = text[1500].replace(",2022042", ",2022043", 1)
+    (folder / name).write_text("\n".join(text))
+    assert_refused(folder, tmp_path / "out", f"{name}, line 1501, column date")
+
+
+def test_folders_of_several_data_sets_are_refused(source, tmp_path):
+    (source / "video_features_basic_1k.csv").write_text(FILES[VIDEOS])
+    assert_refused(source, tmp_path / "out", "video_features_basic_1k.csv", "one data set")
+
+
+@pytest.mark.parametrize("stage", ["chunks_of_log", "write_log", "feed_info", "beside"])
 def test_ctrl_c_leaves_what_was_there(source, tmp_path, monkeypatch, stage):
     def stop(*_):
         raise KeyboardInterrupt
@@ -185,7 +293,8 @@ def test_real_data(tmp_path, capsys):
     convert(KUAIRAND, tmp_path)
     log = pd.read_csv(tmp_path / "user_action.csv")
     feeds = pd.read_csv(tmp_path / "feed_info.csv")
-    assert json.loads((tmp_path / "source.json").read_text()) == {"name": "KuaiRand-Pure"}
+    note = json.loads((tmp_path / "source.json").read_text())
+    assert note["name"].startswith("KuaiRand-Pure, 2022-")
 
     paths = [KUAIRAND / name for name in (EARLY, LATE) if (KUAIRAND / name).exists()]
     original = pd.concat([pd.read_csv(path) for path in paths])

@@ -6,8 +6,10 @@ import sys
 import warnings
 from types import SimpleNamespace
 
-from common import plots, results
+import get_data
+from common import days, plots, results
 from common.command import InputError
+from common.contract import load
 
 import numpy as np
 import pandas as pd
@@ -254,3 +256,28 @@ def test_curves_of_few_steps_of_epochs_of_many_networks_and_of_gates(tmp_path):
     assert widths["a step"] == widths["an epoch"] < widths["mmoe"] - 300
     assert widths["an epoch"] < widths["epochs"] - 300
     assert widths["epochs"] == widths["networks"] == widths["nan"] < widths["ple"] - 300
+
+
+def test_the_table_of_several_days_is_their_mean(tiny, tmp_path, capsys):
+    get_data.main([str(tiny), "--out", str(tmp_path), "--valid-days", "2", "--quiet"])
+    folders = [str(tmp_path / name) for name in ("day-13", "day-14")]
+    with pytest.raises(InputError, match="no model was run on every folder"):
+        days.main(folders)
+    values = {}
+    for folder in folders:
+        data = load(folder)
+        assert data.meta["valid_day"] == int(folder[-2:])
+        assert data.train["day"].max() < data.meta["valid_day"]
+        for seed in range(3):
+            values[folder, seed] = np.random.default_rng(len(values)).random()
+            row = {"fingerprint": data.fingerprint, "model": "mine", "tasks": "like"}
+            row |= {"seed": seed, "settings": "{}", "auc_like": values[folder, seed]}
+            results.add(folder, row)
+    row |= {"seed": 7, "auc_like": 0.1}  # a seed that only one day has
+    results.add(folders[1], row)
+    capsys.readouterr()
+    days.main(folders)
+    shown = capsys.readouterr().out
+    means = [np.mean([values[folder, seed] for folder in folders]) for seed in range(3)]
+    assert f"{np.mean(means):.4f} +- {np.std(means, ddof=1):.4f}" in shown
+    assert "means over the days 13, 14" in shown and "oracle" in shown

@@ -1,13 +1,21 @@
-"""DeepCTR 0.9.4 and LightGBM beside this project, on the same rows and features: run by hand.
+"""DeepCTR 0.9.4 and LightGBM beside this project, on the same rows: run by hand.
 
-python tests/by_hand/peers.py USER_DATA [--rounds 5] [--batch-size 1024]
+python tests/by_hand/peers.py search USER_DATA [USER_DATA ...]   eight settings each: peers.csv
+python tests/by_hand/peers.py scores USER_DATA [--rounds 5]      the best of them, a seed a round
+python tests/by_hand/peers.py speed USER_DATA [--rounds 5] [--batch-size 1024]
 
-All have the sizes of our defaults, without L2; the learning rate grows with the root of the batch.
-auc and uauc are means over tasks after an epoch, rows_per_second are of the second one. With the
-usual batches the peers' scores go to results.csv, for study.py. The packages of the peers are
-installed in user_data/.peers.
+`search` is for the day before the one that is reported. Each peer has the same number of settings,
+drawn from its own ranges, the first being its defaults; each setting says which dense columns it
+gets: `ours`, what get_data.py made; `simple`, the 43 of `simple_history`; or both. Trees stop where
+the searched day's AUC does not rise for 30 rounds, networks after the best of three epochs, and
+both keep that number. `scores` puts runs of the best into results.csv, for study.py; its seconds
+are of training alone, and its memory of the process. `speed` compares rows per second at the sizes
+of our defaults, without L2 and dropout.
+
+The packages of the peers are installed in user_data/.peers.
 """
 
+import json
 import os
 import resource
 import subprocess
@@ -21,77 +29,127 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common import results
-from common.command import Parser, user_errors
+from common.command import InputError, Parser, user_errors
 from common.contract import load
-from common.scores import score_tasks, weighted
+from common.pickles import beside
+from common.scores import mean_auc, score_tasks, weighted
 
 import numpy as np
+import pandas as pd
 from benchmark import ROOT, measure
-from runs import apart
+from runs import FEW, apart
 from scipy.special import logit
 
 PACKAGES = ("deepctr==0.9.4", "tf_keras==2.21.0", "setuptools<81", "lightgbm==4.7.0")
 PLACE = ROOT / "user_data" / ".peers"
-MODELS = ("deepfm", "mmoe", "ple")
-TREES = {"n_estimators": 200, "learning_rate": 0.05, "min_child_samples": 200, "subsample": 0.8}
-TREES |= {"subsample_freq": 1, "colsample_bytree": 0.8, "verbose": -1}
-DENSE = {  # endings of the features that LightGBM gets
-    "LightGBM": ("",),
-    "LightGBM, history": ("_history",),
-    "LightGBM, history and watch times": ("_history", "_watch_time"),
+FOUND = Path(__file__).with_name("peers.csv")
+BUDGET = 8  # settings that each peer is tried with
+EPOCHS = 3  # of a network, at most
+TREES = 1000  # of a task, at most
+DEFAULTS = {"columns": "ours"}
+NETWORK = {
+    "columns": ["ours", "simple", "both"],
+    "learning_rate": [0.0005, 0.001, 0.002],
+    "batch_size": [512, 1024, 2048],
+    "l2": [0.0, 1e-6, 1e-5, 1e-4],
+    "dropout": [0.0, 0.1, 0.3],
 }
+SPACE = {
+    "LightGBM": {
+        "columns": ["ours", "simple", "both"],
+        "learning_rate": [0.02, 0.05, 0.1],
+        "num_leaves": [7, 15, 31, 63],
+        "min_child_samples": [20, 200, 1000],
+        "colsample_bytree": [0.5, 0.8, 1.0],
+        "reg_lambda": [0.0, 1.0, 10.0],
+    },
+    "DeepCTR deepfm": NETWORK,
+    "DeepCTR mmoe": NETWORK,
+    "DeepCTR ple": NETWORK,
+}
+SMOOTHING = 20  # rows
 
 
-def ours(model, data, tasks, settings, seed):
-    """This project's own training: rows per second, {task: validation logits}."""
-    model, _ = import_module(model).train(data, tasks, settings, seed)
-    logits = model.logits(data.valid)
-    batches = model.batches(data.train, tasks, settings.batch_size, seed)
-    since = time.perf_counter()
-    model.fit(batches, verbose=0, shuffle=False)
-    return len(data.train["day"]) / (time.perf_counter() - since), logits
+# ---- columns
 
 
-def deepctr(model, data, tasks, settings, seed):
-    """DeepCTR's model with Adam and `fit`: rows per second, {task: validation logits}."""
-    import tensorflow as tf
-    from deepctr import models
-    from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
+def entities(data, rows):
+    """{name: whole numbers (rows,)} of the groups whose past `simple_history` counts."""
+    feed = data.tables["feed"]
+    tags = feed["manual_tag_list"]
+    first = np.minimum(tags["offsets"][:-1], max(len(tags["values"]) - 1, 0))
+    has_tag = np.diff(tags["offsets"]) > 0
+    first_tag = np.where(has_tag, tags["values"][first], 0) if len(tags["values"]) else has_tag * 0
+    seconds = np.asarray(feed["videoplayseconds"], np.float64).reshape(len(first_tag), -1)[:, 0]
+    borders = np.quantile(seconds, np.linspace(0, 1, 21)[1:-1])
+    return {
+        "user": rows["user"],
+        "video": rows["feed"],
+        "author": feed["authorid"][rows["feed"]],
+        "tab": rows["device"],
+        "first tag": first_tag[rows["feed"]],
+        "length": np.searchsorted(borders, seconds)[rows["feed"]],
+    }
 
-    tf.keras.utils.set_random_seed(seed)
-    train, valid = (
-        coded(data, rows) | {"dense_values": dense(data, rows)} for rows in (data.train, data.valid)
-    )
+
+def simple_history(data):
+    """The 43 columns of training and validation rows, what many would begin with: two arrays.
+
+    For each of six groups the log of the smoothed past rate of each of six actions over everyone's
+    and log(1 + rows), over strictly earlier days; and the video's length.
+    """
+    both = [data.train, data.valid]
+    day = np.concatenate([rows["day"] for rows in both])
+    actions = [name for name in (*data.meta["tasks"], *data.meta["more_tasks"]) if name in both[0]]
+    labels = np.stack([np.concatenate([rows[a] for rows in both]) for a in actions[:6]], axis=1)
     columns = []
-    for name, values in train.items():
-        n = data.meta["vocabularies"].get(data.features.get(name, {}).get("vocabulary"))
-        column = SparseFeat(name, n, settings.embedding_dim)
-        if values.ndim > 1:
-            column = VarLenSparseFeat(column, values.shape[1])
-        columns.append(DenseFeat(name, values.shape[1]) if name == "dense_values" else column)
-    common = {"l2_reg_embedding": 0, "l2_reg_dnn": 0, "seed": seed}
-    if model == "deepfm":
-        common |= {"dnn_hidden_units": settings.hidden, "dnn_dropout": settings.dropout}
-        network = models.DeepFM(columns, columns, l2_reg_linear=0, **common)
-    else:
-        common |= {"task_types": ["binary" for _ in tasks], "task_names": tasks}
-        common |= {"expert_dnn_hidden_units": (settings.expert_dim,), "gate_dnn_hidden_units": ()}
-        common |= {"tower_dnn_hidden_units": settings.tower}
-    if model == "mmoe":
-        network = models.MMOE(columns, num_experts=settings.experts, **common)
-    if model == "ple":
-        common |= {"specific_expert_num": settings.own_experts[0], "num_levels": 1}
-        network = models.PLE(columns, shared_expert_num=settings.shared_experts, **common)
-    network.compile(tf.keras.optimizers.Adam(settings.learning_rate), "binary_crossentropy")
-    labels = [data.train[task].astype(np.float32)[:, None] for task in tasks]
-    fit = partial(network.fit, train, labels, settings.batch_size, verbose=0)
-    fit()
-    scores = network.predict(valid, 16384, verbose=0)
-    scores = scores if isinstance(scores, list) else [scores]
-    since = time.perf_counter()
-    fit()
-    speed = len(labels[0]) / (time.perf_counter() - since)
-    return speed, {task: log_odds(p[:, 0]) for task, p in zip(tasks, scores, strict=True)}
+    parts = [entities(data, rows) for rows in both]
+    for name in parts[0]:
+        group = np.concatenate([part[name] for part in parts])
+        columns.append(past_of(group, day, labels.astype(np.float32)))
+    feed = np.concatenate([rows["feed"] for rows in both])
+    seconds = np.asarray(data.tables["feed"]["videoplayseconds"], np.float32)
+    columns.append(seconds.reshape(len(seconds), -1)[feed, :1])
+    every = np.concatenate(columns, axis=1)
+    return every[: len(data.train["day"])], every[len(data.train["day"]) :]
+
+
+def past_of(group, day, labels):
+    """The past of each row's group before its day: (rows, actions + 1)."""
+    size = int(group.max()) + 1
+    n = np.zeros(size)
+    positives = np.zeros((size, labels.shape[1]))
+    out = np.zeros((len(group), labels.shape[1] + 1), np.float32)
+    for today in np.unique(day):
+        rows = np.flatnonzero(day == today)
+        everyone = (positives.sum(axis=0) + 0.5) / (n.sum() + 1)
+        rate = (positives + SMOOTHING * everyone) / (n[:, None] + SMOOTHING)
+        out[rows, :-1] = np.log(rate / everyone)[group[rows]]
+        out[rows, -1] = np.log1p(n[group[rows]])
+        n += np.bincount(group[rows], minlength=size)
+        for action in range(labels.shape[1]):
+            positives[:, action] += np.bincount(group[rows], labels[rows, action], size)
+    return out
+
+
+def dense(data, rows):
+    """All dense values and dot products of rows, (rows, width), as our models have them."""
+    from common.embedding import FeatureEmbedding, LookUp
+    from common.recommender import Recommender
+
+    model = Recommender(FeatureEmbedding(LookUp.of(data), 1), None)
+    parts = [model.embedding(batch)[1] for batch, _ in model.scoring_batches(rows)]
+    return np.concatenate(parts)[: len(rows["day"])]
+
+
+def columns_of(data, which):
+    """The dense columns, `ours`, `simple` or `both`, of the training and the validation rows."""
+    numbers = []
+    if which != "simple":
+        numbers.append([dense(data, data.train), dense(data, data.valid)])
+    if which != "ours":
+        numbers.append(simple_history(data))
+    return [np.concatenate(parts, axis=1) for parts in zip(*numbers, strict=True)]
 
 
 def coded(data, rows):
@@ -110,77 +168,257 @@ def coded(data, rows):
     return columns
 
 
-def dense(data, rows):
-    """All dense values and dot products of rows, (rows, width)."""
-    from common.embedding import FeatureEmbedding, LookUp
-    from common.recommender import Recommender
-
-    model = Recommender(FeatureEmbedding(LookUp.of(data), 1), None)
-    parts = [model.embedding(batch)[1] for batch, _ in model.scoring_batches(rows)]
-    return np.concatenate(parts)[: len(rows["day"])]
+# ---- the peers
 
 
-def lightgbm(model, data, tasks, settings, seed):
-    """LightGBM on dense values, a model a task: rows times tasks per second, {task: logits}."""
-    from lightgbm import LGBMClassifier
+def lightgbm(peer, data, tasks, chosen, seed):
+    """LightGBM, a model a task: (seconds, {task: logits}, the numbers of trees).
 
-    numbers = [name for name in data.features if data.features[name]["kind"] in ("dense", "dot")]
-    data.choose(features=[name for name in numbers if name.endswith(DENSE[model])])
-    train, valid = (dense(data, rows) for rows in (data.train, data.valid))
+    chosen: settings; with "trees", {task: number}, nothing is stopped early.
+    """
+    import lightgbm
+
+    train, valid = columns_of(data, chosen["columns"])
+    settings = {"subsample": 0.8, "subsample_freq": 1, "learning_rate": 0.05, "verbose": -1}
+    settings |= {name: value for name, value in chosen.items() if name not in ("columns", "trees")}
+    logits = {}
+    trees = {}
     since = time.perf_counter()
-    scores = {}
     for task in tasks:
-        trees = LGBMClassifier(**TREES, random_state=seed).fit(train, data.train[task])
-        scores[task] = log_odds(trees.predict_proba(valid)[:, 1])
-    return len(train) * len(tasks) / (time.perf_counter() - since), scores
+        n_trees = chosen.get("trees", {}).get(task, TREES)
+        model = lightgbm.LGBMClassifier(n_estimators=n_trees, random_state=seed, **settings)
+        more = {}
+        if "trees" not in chosen:
+            stopping = lightgbm.early_stopping(30, first_metric_only=True, verbose=False)
+            more = {"eval_set": [(valid, data.valid[task])], "eval_metric": "auc"}
+            more["callbacks"] = [stopping]
+        model.fit(train, data.train[task], **more)
+        trees[task] = model.best_iteration_ or n_trees
+        logits[task] = log_odds(model.predict_proba(valid)[:, 1])
+    return time.perf_counter() - since, logits, {"trees": trees}
+
+
+def deepctr(peer, data, tasks, chosen, seed):
+    """DeepCTR's model with Adam and `fit`: (seconds, {task: logits}, the number of epochs)."""
+    import tensorflow as tf
+
+    tf.keras.utils.set_random_seed(seed)
+    train, valid = (coded(data, rows) for rows in (data.train, data.valid))
+    train["dense_values"], valid["dense_values"] = columns_of(data, chosen["columns"])
+    network = deepctr_network(peer, data, tasks, chosen, train, seed)
+    adam = tf.keras.optimizers.Adam(chosen.get("learning_rate", 0.001))
+    network.compile(adam, "binary_crossentropy")
+    labels = [data.train[task].astype(np.float32)[:, None] for task in tasks]
+    best = -1.0
+    seconds = 0.0
+    for epoch in range(1, chosen.get("epochs", EPOCHS) + 1):
+        since = time.perf_counter()
+        network.fit(train, labels, chosen.get("batch_size", 1024), verbose=0)
+        seconds += time.perf_counter() - since
+        scores = network.predict(valid, 16384, verbose=0)
+        scores = scores if isinstance(scores, list) else [scores]
+        found = {task: log_odds(p[:, 0]) for task, p in zip(tasks, scores, strict=True)}
+        auc = mean_of(data, found)
+        if auc > best or "epochs" in chosen:
+            best, logits, epochs = auc, found, epoch
+    return seconds, logits, {"epochs": epochs}
+
+
+def deepctr_network(peer, data, tasks, chosen, train, seed):
+    """DeepCTR's network of a peer, of the sizes of our defaults."""
+    from deepctr import models
+    from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
+
+    script = peer.rpartition(" ")[2]
+    sizes = import_module(script).Settings()
+    columns = []
+    for name, values in train.items():
+        n = data.meta["vocabularies"].get(data.features.get(name, {}).get("vocabulary"))
+        column = SparseFeat(name, n, sizes.embedding_dim)
+        if values.ndim > 1:
+            column = VarLenSparseFeat(column, values.shape[1])
+        columns.append(DenseFeat(name, values.shape[1]) if name == "dense_values" else column)
+    more = {"l2_reg_embedding": chosen.get("l2", 1e-5), "dnn_dropout": chosen.get("dropout", 0.0)}
+    more["seed"] = seed
+    if script == "deepfm":
+        more |= {"dnn_hidden_units": sizes.hidden, "l2_reg_linear": chosen.get("l2", 1e-5)}
+        return models.DeepFM(columns, columns, **more)
+    more |= {"task_types": ["binary" for _ in tasks], "task_names": tasks}
+    more |= {"expert_dnn_hidden_units": (sizes.expert_dim,), "gate_dnn_hidden_units": ()}
+    more |= {"tower_dnn_hidden_units": sizes.tower}
+    if script == "mmoe":
+        return models.MMOE(columns, num_experts=sizes.experts, **more)
+    more |= {"specific_expert_num": sizes.own_experts[0], "num_levels": 1}
+    return models.PLE(columns, shared_expert_num=sizes.shared_experts, **more)
 
 
 def log_odds(p):
     return logit(np.clip(p.astype(np.float64), 1e-7, 1 - 1e-7))
 
 
-def trained(way, model, folder, size, seed):
-    """One training in this process, {quantity: number}; that of a peer goes to results.csv."""
+def mean_of(data, logits):
+    """Mean AUC over the tasks that have enough positives."""
+    frequent = [task for task in logits if data.valid[task].sum() >= FEW]
+    return mean_auc(score_tasks(data.valid, {task: logits[task] for task in frequent}))
+
+
+# ---- the search, and the runs of its best
+
+
+def trained(peer, folder, chosen, seed):
+    """A peer's training in this process: (cost, {task: scores}, mean AUC, trees or epochs)."""
     sys.path.append(str(PLACE))
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # for DeepCTR
     data = load(folder)
-    settings = import_module("mmoe" if model in DENSE else model).Settings(
-        batch_size=size, learning_rate=0.001 * (size / 1024) ** 0.5, embedding_l2=0.0, quiet=True
-    )
-    tasks = list(data.tasks)[: 1 if model == "deepfm" else None]
-    since = time.perf_counter()
-    with tempfile.TemporaryDirectory() as settings.user_data:  # for checkpoints
-        speed, logits = way(model, data, tasks, settings, seed)
-    cost = {"seconds": time.perf_counter() - since, "rows_per_second": speed}
-    cost["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    scores = score_tasks(data.valid, logits, data.groups)
-    if way is not ours and size == 1024:
-        name = model if model in DENSE else f"DeepCTR {model}"
-        row = {"model": name, "seed": seed, "tasks": ",".join(tasks), "settings": "{}", **cost}
-        row |= {"data": data.meta["name"], "fingerprint": load(folder).fingerprint}
-        row |= {f"{name}_{task}": x for task in tasks for name, x in scores[task].items()}
-        if tasks == list(data.tasks):
-            row["weighted_uauc"] = weighted({t: scores[t]["uauc"] for t in tasks}, data.tasks)
+    tasks = list(data.tasks)[: 1 if peer.endswith("deepfm") else None]
+    way = lightgbm if peer == "LightGBM" else deepctr
+    seconds, logits, length = way(peer, data, tasks, chosen, seed)
+    scores = score_tasks(data.valid, logits, data.groups_of(data.valid))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    n_rows = len(data.train["day"]) * length.get("epochs", 1)
+    cost = {"seconds": seconds, "rows_per_second": n_rows / seconds, "peak_mb": peak}
+    return cost, scores, mean_of(data, logits), length
+
+
+def drawn(peer):
+    """BUDGET settings: the defaults, then random ones."""
+    rng = np.random.default_rng(0)
+    settings = [DEFAULTS]
+    while len(settings) < BUDGET:
+        space = SPACE[peer].items()
+        chosen = {name: values[rng.integers(len(values))] for name, values in space}
+        settings += [chosen] if chosen not in settings else []
+    return settings
+
+
+def searched():
+    """The table of the search so far."""
+    columns = ["data", "valid_day", "peer", "settings", "auc_mean", "seconds", "length"]
+    return pd.read_csv(FOUND) if FOUND.exists() else pd.DataFrame(columns=columns)
+
+
+def search(folder, peers):
+    """Try the settings of each peer that peers.csv lacks on this folder's data."""
+    meta = load(folder).meta
+    where = {"data": meta["name"], "valid_day": meta["valid_day"]}
+    for peer in peers:
+        for chosen in drawn(peer):
+            row = where | {"peer": peer, "settings": json.dumps(chosen, sort_keys=True)}
+            table = searched()
+            if (table[list(row)] == list(row.values())).all(axis=1).any():
+                continue
+            cost, _, auc, length = apart(trained, peer, folder, chosen, 0)
+            row |= {"auc_mean": round(auc, 5), "seconds": round(cost["seconds"], 1)}
+            table = pd.concat([table, pd.DataFrame([row | {"length": json.dumps(length)}])])
+            with beside(FOUND) as place:
+                table.to_csv(place, index=False, lineterminator="\n")
+            print(peer, chosen, row["auc_mean"], length, flush=True)
+
+
+def best_of(peer, folder):
+    """The best settings of the search on the data of a folder. Raises InputError."""
+    meta = load(folder).meta
+    table = searched()
+    table = table[(table["data"] == meta["name"]) & (table["peer"] == peer)]
+    table = table[table["valid_day"] < meta["valid_day"]]
+    if not len(table):
+        raise InputError(f"peers.csv has no search of {peer} on a day before: run `search` first.")
+    best = table.sort_values("auc_mean").iloc[-1]
+    return json.loads(best["settings"]) | json.loads(best["length"])
+
+
+def scores(folder, peers, rounds):
+    """Put `rounds` runs of each peer with its best settings into results.csv."""
+    data = load(folder)
+    common = {"data": data.meta["name"], "fingerprint": data.fingerprint}
+    for seed, peer in ((seed, peer) for seed in range(rounds) for peer in peers):
+        chosen = best_of(peer, folder)
+        cost, found, auc, _ = apart(trained, peer, folder, chosen, seed)
+        row = common | {"model": peer, "seed": seed, "tasks": ",".join(found), **cost}
+        row["settings"] = json.dumps({"peer": chosen}, sort_keys=True)
+        row |= {f"{name}_{task}": x for task in found for name, x in found[task].items()}
+        if list(found) == list(data.tasks):
+            row["weighted_uauc"] = weighted({t: found[t]["uauc"] for t in found}, data.tasks)
         results.add(folder, row)
-    return cost | {name: np.mean([scores[t][name] for t in tasks]) for name in ("auc", "uauc")}
+        print(peer, seed, f"{auc:.4f}", f"{cost['seconds']:.0f} s", flush=True)
+    add_rates(folder, data)
+
+
+def add_rates(folder, data):
+    """Put the past rates of user, video and tab, multiplied, into results.csv: no learning."""
+    _, valid = simple_history(data)
+    actions = [
+        name for name in (*data.meta["tasks"], *data.meta["more_tasks"]) if name in data.train
+    ]
+    width = len(actions[:6]) + 1
+    logits = {
+        task: sum(valid[:, group * width + actions.index(task)] for group in (0, 1, 3))
+        for task in data.tasks
+        if task in actions[:6]
+    }
+    found = score_tasks(data.valid, logits, data.groups_of(data.valid))
+    row = {"data": data.meta["name"], "fingerprint": data.fingerprint, "seed": 0}
+    row |= {"model": "past rate of user x video x tab", "tasks": ",".join(found)}
+    row |= {"settings": json.dumps({"peer": {"columns": "simple"}})}
+    row |= {f"{name}_{task}": found[task][name] for task in found for name in ("auc", "uauc")}
+    results.add(folder, row)
+
+
+# ---- speed
+
+
+def ours(model, folder, size, seed):
+    """This project's training: {"rows_per_second": of the second epoch, "auc": after the first}."""
+    data = load(folder)
+    tasks = list(data.tasks)[: 1 if model == "deepfm" else None]
+    rate = 0.001 * (size / 1024) ** 0.5
+    options = {"embedding_l2": 0.0, "dropout": 0.0, "quiet": True}
+    settings = import_module(model).Settings(batch_size=size, learning_rate=rate, **options)
+    with tempfile.TemporaryDirectory() as settings.user_data:  # for checkpoints
+        trained_model, _ = import_module(model).train(data, tasks, settings, seed)
+    auc = mean_of(data, trained_model.logits(data.valid))
+    batches = trained_model.batches(data.train, tasks, size, seed)
+    since = time.perf_counter()
+    trained_model.fit(batches, verbose=0, shuffle=False)
+    return {"rows_per_second": len(data.train["day"]) / (time.perf_counter() - since), "auc": auc}
+
+
+def theirs(model, folder, size, seed):
+    """DeepCTR's training: the same."""
+    chosen = {"columns": "ours", "batch_size": size, "learning_rate": 0.001 * (size / 1024) ** 0.5}
+    chosen |= {"l2": 0.0, "dropout": 0.0}
+    peer = f"DeepCTR {model}"
+    first, _, auc, _ = apart(trained, peer, folder, chosen | {"epochs": 1}, seed)
+    both, *_ = apart(trained, peer, folder, chosen | {"epochs": 2}, seed)
+    n_rows = len(load(folder).train["day"])
+    return {"rows_per_second": n_rows / (both["seconds"] - first["seconds"]), "auc": auc}
 
 
 def main(argv=None):
-    """Train all in turn, each seed in a process of its own, and print the medians."""
+    """Make what the command names."""
     parser = Parser(__doc__)
-    parser.add_argument("folder", help="a folder of pickles")
+    parser.add_argument("study", choices=["search", "scores", "speed"])
+    parser.add_argument("folder", nargs="+", help="folders of pickles")
+    parser.add_argument("--peers", default=",".join(SPACE), help="those that take part")
     parser.add_argument("--rounds", type=int, default=5, help="seeds")
     parser.add_argument("--batch-size", type=int, default=1024)
     args = parser.parse_args(argv)
     if not PLACE.exists():
         words = ["pip", "install", "-q", "--no-deps", "--target", PLACE, *PACKAGES]
         subprocess.run([sys.executable, "-m", *words], check=True)
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # for DeepCTR
-    ways = [(way, model) for model in MODELS for way in (ours, deepctr)]
-    ways += [(lightgbm, model) for model in DENSE]
-    call = partial(partial, apart, trained)
-    more = (args.folder, args.batch_size)
-    ways = {f"{way.__name__} {model}": call(way, model, *more) for way, model in ways}
-    measure(ways, args.rounds)
+    peers = args.peers.split(",")
+    for folder in args.folder:
+        if args.study == "search":
+            search(folder, peers)
+        elif args.study == "scores":
+            scores(folder, peers, args.rounds)
+        else:
+            more = (folder, args.batch_size)
+            ways = {}
+            for model in ("deepfm", "mmoe", "ple"):
+                ways[f"ours {model}"] = partial(apart, ours, model, *more)
+                ways[f"DeepCTR {model}"] = partial(theirs, model, *more)
+            measure(ways, args.rounds)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ class Folder:
         """{model: its runs} of the scripts with default settings, and of what peers.py ran."""
         models = {script: self.runs(script) for script in (*SINGLE, *MULTI_TASK)}
         rows = self.rows()
-        peers = rows[rows["settings"] == "{}"].groupby("model", sort=False)
+        peers = rows[rows["settings"].str.startswith('{"peer"')].groupby("model", sort=False)
         return models | {name: self.by_seed(runs) for name, runs in peers}
 
 

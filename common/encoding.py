@@ -1,0 +1,83 @@
+"""The pickles of one run of get_data.py: users, feeds, interactions and what describes them."""
+
+from common.columns import EVERY_ACTION, FINAL_ROUND_WEIGHTS, OTHER_ACTIONS, TASK_WEIGHTS
+from common.command import InputError
+from common.csvs import MISSING
+from common.features.ids import encode, rows_of
+from common.pickles import FIRST, VERSION, stamp_of
+
+import numpy as np
+
+
+def tables_of(made, users, feeds):
+    """{file name: table} of the users and feeds: the features of each, and the raw ids as `key`."""
+    keys = {"user": users, "feed": feeds}
+    return {
+        f"{key}.pkl": {
+            "key": np.concatenate([[MISSING], ids]),
+            **{name: feature.values for name, feature in made.items() if feature.table == key},
+        }
+        for key, ids in keys.items()
+    }
+
+
+def interactions(log, parts, made, truth):
+    """{file name: columns} of the training and the validation rows."""
+    log = dict(log)
+    log.pop("play", None)
+    for name, feature in made.items():
+        if feature.table is None:
+            log[name] = encode(log[name], feature.known)
+    files = {
+        f"{part}.pkl": {name: column[parts[part]] for name, column in log.items()}
+        for part in ("train", "valid")
+        if parts[part].any()
+    }
+    if "valid.pkl" in files:
+        files["valid.pkl"] |= {f"true_{name}": p[parts["valid"]] for name, p in truth.items()}
+    return files
+
+
+def labelled_rows(rows, log, made, users, feeds, day, place):
+    """The columns of test.csv's rows of a day, those that the log has. Raises InputError."""
+    actions = [name for name in EVERY_ACTION if name in log]
+    lacking = [name for name in actions if name not in rows]
+    if lacking:
+        raise InputError(f"{place} lacks the column {lacking[0]} of user_action.csv: restore it.")
+    rows = {name: column[rows["date_"] == day] for name, column in rows.items()}
+    return test_rows(rows, made, users, feeds, day) | {name: rows[name] for name in actions}
+
+
+def test_rows(rows, made, users, feeds, day):
+    """The columns of a test file."""
+    n = len(rows["userid"])
+    return {
+        "user": rows_of(rows["userid"], users),
+        "feed": rows_of(rows["feedid"], feeds),
+        "day": np.full(n, day, np.int32),
+        "device": encode(rows["device"], made["device"].known),
+    }
+
+
+def describe(files, note, made, valid_day):
+    """The content of meta.pkl; every file is stamped with the fingerprint of them all."""
+    stamp = stamp_of(files)
+    sizes = {name: FIRST + len(ids) for name, ids in files["vocabularies.pkl"].items()}
+    for content in files.values():
+        content["stamp"] = stamp
+    weights = FINAL_ROUND_WEIGHTS | dict.fromkeys(OTHER_ACTIONS, 1)
+    weights = {name: w for name, w in weights.items() if name in files["train.pkl"]}
+    return {
+        "version": VERSION,
+        "stamp": stamp,
+        "name": note["name"],
+        "synthetic": bool(note.get("synthetic")),
+        "tasks": {name: weight for name, weight in weights.items() if name in TASK_WEIGHTS},
+        "more_tasks": {name: w for name, w in weights.items() if name not in TASK_WEIGHTS},
+        "raw": {"user": "userid", "feed": "feedid", "device": "device"},
+        "group": "user",
+        "tables": ["user", "feed"],
+        "features": {name: feature.description() for name, feature in made.items()},
+        "valid_day": valid_day,
+        "vocabularies": sizes,
+    }
