@@ -10,9 +10,10 @@ from pathlib import Path
 import common.backend  # noqa: F401
 from common import plots, results, saved
 from common.command import InputError
+from common.compiled import keep_programs, list_programs
 from common.contract import load
 from common.resume import checkpoint_folder
-from common.scores import score_tasks, weighted, yardsticks
+from common.scores import add_tests, score_tasks, weighted, yardsticks
 from common.settings import changed, hyperparameters
 from common.submission import submit
 
@@ -83,6 +84,7 @@ class Experiment:
                 f"--resume: {self.folder} has no stopped run of {settings.name} with these "
                 "settings: give those of that run, or leave --resume out."
             )
+        self.programs = keep_programs(self.folder)
         self.runs = []  # their scores
         self.rows = []  # of results.csv
         self.parts = []
@@ -211,6 +213,8 @@ class Experiment:
         """
         for path in self.checkpoints:
             shutil.rmtree(path, ignore_errors=True)
+        if self.programs:
+            list_programs(self.programs)
         models, logs = zip(*self.networks_of_last_run, strict=True)
         valid = self.data.valid
         means = models[0].mean_outputs(valid, list(gates)) if gates and valid else {}
@@ -243,11 +247,3 @@ class Experiment:
         if not self.settings.quiet:
             results.print_table(*shown, self.settings.verbose)
         plots.comparison(self.folder / "comparison.png", *shown)
-
-
-def add_tests(scores, tests):
-    """Put the AUC and uAUC of {task: scores} of test rows into those of the validation rows."""
-    for task, of_task in tests.items():
-        for name in ("auc", "uauc"):
-            if name in of_task:
-                scores[task][f"test{name}"] = of_task[name]

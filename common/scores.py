@@ -90,6 +90,14 @@ def score_tasks(rows, logits, groups=None):
         return {task: future.result() for task, future in futures.items()}
 
 
+def add_tests(scores, tests):
+    """Put the AUC and uAUC of {task: scores} of test rows into those of the validation rows."""
+    for task, of_task in tests.items():
+        for name in ("auc", "uauc"):
+            if name in of_task:
+                scores[task][f"test{name}"] = of_task[name]
+
+
 def mean_and_spread(values):
     """ "0.9260", of several "0.9260 +- 0.0004" (sample standard deviation), "n/a" without one."""
     if np.isnan(values).any():

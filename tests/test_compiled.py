@@ -1,0 +1,76 @@
+"""Compiled programs that are kept: what they save, and that damaged ones do no harm."""
+
+import json
+import os
+import subprocess
+import sys
+
+from common import compiled
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+SMALL = ["--features", "userid,device", "--hidden", "8", "--batch-size", "4096"]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_XLA_FLAGS")
+    return compiled.keep_programs(tmp_path)
+
+
+def listed(place):
+    return set(json.loads((place / compiled.LIST).read_text()))
+
+
+def test_what_is_not_as_it_was_listed_is_removed_before_it_is_read(place, tmp_path, monkeypatch):
+    for name in ("whole", "short", "other"):
+        (place / f"{name}.pb").write_bytes(name.encode() * 9)
+    compiled.list_programs(place)
+    assert listed(place) == {"whole.pb", "short.pb", "other.pb"}
+    (place / "short.pb").write_bytes(b"short")
+    (place / "other.pb").write_bytes(b"x" * 45)
+    (place / "unlisted.pb").write_bytes(b"whole" * 9)
+    assert compiled.keep_programs(tmp_path) == place
+    assert {path.name for path in place.glob("*.pb")} == {"whole.pb"}
+    (place / compiled.LIST).write_text("{")
+    compiled.keep_programs(tmp_path)
+    assert not list(place.glob("*.pb"))
+
+
+def test_the_oldest_give_way(place, monkeypatch):
+    monkeypatch.setattr(compiled, "LARGEST", 250)
+    for age, name in enumerate("abcd"):
+        (place / f"{name}.pb").write_bytes(b"x" * 100)
+        os.utime(place / f"{name}.pb", (1000 - age, 1000 - age))
+    compiled.list_programs(place)
+    assert listed(place) == {"a.pb", "b.pb"} == {path.name for path in place.glob("*.pb")}
+
+
+def test_a_users_own_flags_stay(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_clustering_debug")
+    assert compiled.keep_programs(tmp_path) is None
+    assert os.environ["TF_XLA_FLAGS"] == "--tf_xla_clustering_debug"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_run_compiles_nothing_and_scores_the_same(tiny_pickles, tmp_path):
+    world = {name: value for name, value in os.environ.items() if name != "TF_XLA_FLAGS"}
+    words = [sys.executable, ROOT / "deepfm.py", "--user-data", tiny_pickles, *SMALL]
+    made = []
+    for _ in range(3):
+        run = subprocess.run(words, capture_output=True, text=True, env=world, cwd=tmp_path)
+        assert run.returncode == 0 and run.stderr == "", run.stderr
+        (place,) = (tiny_pickles / ".compiled").iterdir()
+        files = {path.name: path.stat().st_mtime_ns for path in place.glob("*.pb")}
+        made.append(files)
+        if len(made) == 2:
+            for path in place.glob("*.pb"):
+                path.write_bytes(path.read_bytes()[:999])
+    first, second, third = made
+    assert len(first) >= 2 and second == first
+    assert third.keys() == first.keys() and third != first  # the damaged ones are made anew
+    rows = pd.read_csv(tiny_pickles / "results.csv")
+    scores = [name for name in rows if name.startswith(("auc_r", "uauc_", "logloss_"))]
+    assert len(scores) == 3 and (rows[scores].nunique() == 1).all()
