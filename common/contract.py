@@ -68,6 +68,11 @@ class Data:
             raise InputError("--task-weights gives no task any weight: give a positive one.")
         self.loss_weights = dict(zip(self.tasks, weights, strict=True))
 
+    @property
+    def first_task(self):
+        """The task that is reported where none is named."""
+        return "read_comment" if "read_comment" in self.tasks else next(iter(self.tasks))
+
     def groups_of(self, rows):
         """The group of each of these rows, within which uAUC ranks; None for no uAUC."""
         return rows.get(self.meta["group"])

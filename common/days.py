@@ -11,7 +11,7 @@ last lines say how much the days differ.
 from common import results
 from common.command import InputError, Parser, user_errors
 from common.contract import load
-from common.scores import score_tasks, yardsticks
+from common.scores import score_yardsticks
 
 import numpy as np
 import pandas as pd
@@ -27,11 +27,7 @@ def mean_over_days(tables):
 
 def mean_of_yardsticks(every):
     """{yardstick: {task: scores}} of the validation rows of several Data, averaged."""
-    marks = []
-    for data in every:
-        groups = data.groups_of(data.valid)
-        logits = yardsticks(data, data.valid)
-        marks.append({name: score_tasks(data.valid, logits[name], groups) for name in logits})
+    marks = [score_yardsticks(data, data.valid) for data in every]
     return {
         name: {
             task: {score: np.mean([mark[name][task][score] for mark in marks]) for score in scores}
@@ -60,7 +56,7 @@ def main(argv=None):
     if not len(runs):
         raise InputError(f"no model was run on every folder of {', '.join(folders)}: run one.")
     days = [str(of_day.meta["valid_day"]) for of_day in every]
-    target = "read_comment" if "read_comment" in data.tasks else next(iter(data.tasks))
+    target = data.first_task
     print(f"{data.meta['name']}: means over the days {', '.join(days)}; positive rates of the last")
     results.print_table(runs, mean_of_yardsticks(every), data, "", target)
     for model in results.ranked(runs, target):

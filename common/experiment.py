@@ -13,7 +13,7 @@ from common.command import InputError
 from common.compiled import keep_programs, list_programs
 from common.contract import load
 from common.resume import checkpoint_folder
-from common.scores import add_tests, score_tasks, weighted, yardsticks
+from common.scores import add_tests, score_tasks, score_yardsticks, weighted
 from common.settings import changed, hyperparameters
 from common.submission import submit
 
@@ -63,7 +63,7 @@ class Experiment:
         self.data.choose(settings.tasks, settings.task_weights, settings.features)
         tasks = list(self.data.tasks)
         every = single_task and settings.target == "all"
-        default = "read_comment" if "read_comment" in tasks else tasks[0]
+        default = self.data.first_task
         self.target = default if every else settings.target or default
         if self.target not in tasks:
             raise InputError(
@@ -237,12 +237,10 @@ class Experiment:
         """Print and draw all models that were run on this data, and the yardsticks."""
         data = self.data
         runs = results.load(self.folder, data.fingerprint)
-        marks = {
-            name: score_tasks(data.valid, logits, data.groups_of(data.valid))
-            for name, logits in yardsticks(data, data.valid).items()
-        }
-        for name, logits in yardsticks(data, data.test).items() if data.test else ():
-            add_tests(marks.get(name, {}), self.test_scores(logits))
+        marks = score_yardsticks(data, data.valid)
+        tests = score_yardsticks(data, data.test) if data.test else {}
+        for name in marks.keys() & tests.keys():
+            add_tests(marks[name], tests[name])
         shown = (runs, marks, data, self.label, self.target)
         if not self.settings.quiet:
             results.print_table(*shown, self.settings.verbose)

@@ -126,3 +126,10 @@ def yardsticks(data, rows):
         truth = {task: rows[f"true_{task}"].astype(np.float64) for task in data.tasks}
         marks["oracle"] = {task: np.log(p) - np.log1p(-p) for task, p in truth.items()}
     return marks
+
+
+def score_yardsticks(data, rows):
+    """{yardstick: {task: scores}} of these rows of a Data."""
+    groups = data.groups_of(rows)
+    marks = yardsticks(data, rows)
+    return {name: score_tasks(rows, logits, groups) for name, logits in marks.items()}

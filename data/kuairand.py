@@ -168,7 +168,10 @@ def refuse(wrong, values, source, name, expected, n_before=0):
 
 def days_of(numbers):
     """The days of numbers such as 20220425, NaT for those that are no date."""
-    return pd.to_datetime(pd.Series(numbers).astype(str), format="%Y%m%d", errors="coerce")
+    numbers = pd.Series(numbers)
+    known = numbers.drop_duplicates()  # a log has few, and texts are slow
+    days = pd.to_datetime(known.astype(str), format="%Y%m%d", errors="coerce")
+    return days.set_axis(known).reindex(numbers).set_axis(numbers.index)
 
 
 def read_videos(source, name):

@@ -32,7 +32,7 @@ class Folder:
         self.path = Path(path)
         self.data = load(path)
         self.tasks = list(self.data.tasks)
-        self.target = "read_comment" if "read_comment" in self.tasks else self.tasks[0]
+        self.target = self.data.first_task
         self.frequent = [task for task in self.tasks if self.data.valid[task].sum() >= FEW]
         synthetic = " (SYNTHETIC)" if self.data.meta["synthetic"] else ""
         self.title = self.data.meta["name"] + synthetic

@@ -25,7 +25,7 @@ import get_data
 from common.command import Parser, user_errors
 from common.csvs import read_columns
 from common.results import SCORES
-from common.scores import score_tasks, yardsticks
+from common.scores import score_yardsticks
 from common.source import Source
 
 import numpy as np
@@ -72,8 +72,7 @@ def models(folder):
     """Every score of every model and yardstick, and what a model costs."""
     data = folder.data
     runs = folder.compared()
-    for name, logits in yardsticks(data, data.valid).items():
-        scores = score_tasks(data.valid, logits, data.groups_of(data.valid))
+    for name, scores in score_yardsticks(data, data.valid).items():
         row = {f"{score}_{task}": scores[task][score] for task in scores for score in scores[task]}
         runs[f"*{name}*"] = folder.with_means(pd.DataFrame([row]))
     for score in SCORES:
