@@ -204,7 +204,7 @@ def test_lines_of_another_number_of_fields_are_noticed_wherever_blocks_end(text,
 
 
 def test_small_numbers_are_kept_small(source):
-    log = read_log(Source(source), lambda stage, told: None)
+    log = read_log(Source(source), "user_action.csv", lambda *told: None)
     kinds = {name: column.dtype for name, column in log.items()}
     assert kinds == {name: np.uint8 if name in ACTIONS else np.int32 for name in log}
     assert "stay" not in log
@@ -215,7 +215,7 @@ def test_small_numbers_are_kept_small(source):
 
 def test_an_edited_or_sorted_stand_in_has_no_oracle(tiny):
     place = Source(tiny)
-    log = read_log(place, lambda stage, told: None)
+    log = read_log(place, "user_action.csv", lambda *told: None)
     table = np.load(tiny / "true_probability.npy")
     truth = read_truth(place, place.note(), log, lambda stage, told: pytest.fail(told))
     for i, action in enumerate(ACTIONS):

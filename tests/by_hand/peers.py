@@ -7,8 +7,8 @@ python tests/by_hand/peers.py speed USER_DATA [--rounds 5] [--batch-size 1024]
 `search` is for the day before the one that is reported. Each peer has the same number of settings,
 drawn from its own ranges, the first being its defaults; each setting says which dense columns it
 gets: `ours`, what get_data.py made; `simple`, the 43 of `simple_history`; or both. Trees stop where
-the searched day's AUC does not rise for 30 rounds, networks after the best of three epochs, and
-both keep that number. `scores` puts runs of the best into results.csv, for study.py; its seconds
+the searched day's AUC does not rise for 30 rounds, networks at the first epoch in which it does not
+rise, three at most, and both keep the best number. `scores` puts runs of the best into results.csv, for study.py; its seconds
 are of training alone, and its memory of the process. `speed` compares rows per second at the sizes
 of our defaults, without L2 and dropout.
 
@@ -219,8 +219,9 @@ def deepctr(peer, data, tasks, chosen, seed):
         scores = scores if isinstance(scores, list) else [scores]
         found = {task: log_odds(p[:, 0]) for task, p in zip(tasks, scores, strict=True)}
         auc = mean_of(data, found)
-        if auc > best or "epochs" in chosen:
-            best, logits, epochs = auc, found, epoch
+        if auc <= best and "epochs" not in chosen:
+            break
+        best, logits, epochs = auc, found, epoch
     return seconds, logits, {"epochs": epochs}
 
 
@@ -309,7 +310,8 @@ def search(folder, peers):
                 continue
             cost, _, auc, length = apart(trained, peer, folder, chosen, 0)
             row |= {"auc_mean": round(auc, 5), "seconds": round(cost["seconds"], 1)}
-            table = pd.concat([table, pd.DataFrame([row | {"length": json.dumps(length)}])])
+            row["length"] = json.dumps(length)
+            table = pd.concat([searched(), pd.DataFrame([row])])  # another search may have gone on
             with beside(FOUND) as place:
                 table.to_csv(place, index=False, lineterminator="\n")
             print(peer, chosen, row["auc_mean"], length, flush=True)
