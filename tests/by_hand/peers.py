@@ -8,9 +8,9 @@ python tests/by_hand/peers.py speed USER_DATA [--rounds 5] [--batch-size 1024]
 drawn from its own ranges, the first being its defaults; each setting says which dense columns it
 gets: `ours`, what get_data.py made; `simple`, the 43 of `simple_history`; or both. Trees stop where
 the searched day's AUC does not rise for 30 rounds, networks at the first epoch in which it does not
-rise, three at most, and both keep the best number. `scores` puts runs of the best into results.csv, for study.py; its seconds
-are of training alone, and its memory of the process. `speed` compares rows per second at the sizes
-of our defaults, without L2 and dropout.
+rise, three at most, and both keep the best number. `scores` puts runs of the best into results.csv,
+for study.py; its seconds are of training alone, and its memory of the process. `speed` compares
+rows per second at the sizes of our defaults, without L2 and dropout.
 
 The packages of the peers are installed in user_data/.peers.
 """
