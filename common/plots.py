@@ -168,8 +168,9 @@ def curves(path, title, logs, gates):
     if gates:
         draw_gates(panels.pop(), gates, experts)
     for log in logs:
-        marker = "." if len(log["losses"]) < 2 else ""
-        panels[0].plot(*np.transpose(log["losses"]), color=BLUE, linewidth=0.8, marker=marker)
+        losses = even(log["losses"])
+        marker = "." if len(losses) < 2 else ""
+        panels[0].plot(*np.transpose(losses), color=BLUE, linewidth=0.8, marker=marker)
     panels[0].set_xlim(left=0)
     panels[0].set_title("training loss", fontsize=9)
     if n_epochs > 1:
@@ -181,6 +182,25 @@ def curves(path, title, logs, gates):
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     save(figure, path)
+
+
+def even(losses):
+    """The losses [(epochs done, mean since the last)] without means of few steps.
+
+    One over less than half of the longest stretch, as at the end of an epoch, joins the one before.
+    """
+    longest = max(np.diff([end for end, _ in losses], prepend=0))
+    merged = []
+    start = last = 0.0
+    for end, loss in losses:
+        if merged and end - last < longest / 2:
+            before = last - start
+            loss = (merged.pop()[1] * before + loss * (end - last)) / (end - start)
+        else:
+            start = last
+        merged.append((end, loss))
+        last = end
+    return merged
 
 
 def draw_aucs(axes, logs):

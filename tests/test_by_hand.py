@@ -6,6 +6,7 @@ from importlib import import_module
 
 import get_data
 from common import results
+from common.command import InputError
 from common.settings import hyperparameters, parse
 
 import numpy as np
@@ -17,7 +18,9 @@ from scipy import stats
 sys.path.insert(0, str(ROOT / "tests" / "by_hand"))
 
 import compare
+import documents
 import runs
+import search
 import study
 
 SCRIPTS = ("deepfm", "FocalLoss", "mmoe", "ple")
@@ -28,7 +31,7 @@ def folder(tiny_pickles):
     """A Folder with five runs of mmoe and of ple and two of a peer, made up."""
     folder = runs.Folder(tiny_pickles)
     folder.frequent = folder.tasks
-    common = {"fingerprint": folder.data.fingerprint, "tasks": ",".join(folder.tasks)}
+    common = {"fingerprint": folder.facts["fingerprint"], "tasks": ",".join(folder.tasks)}
     for script, shift in (("mmoe", 0.01), ("ple", 0.0)):
         settings = parse(import_module(script).Settings, None, [])
         common["settings"] = json.dumps(hyperparameters(settings), sort_keys=True)
@@ -52,8 +55,28 @@ def test_runs_that_are_there_are_not_made_again_and_peers_are_shown(folder, monk
     assert list(folder.runs("mmoe").index) == [0, 1, 2, 3, 4]
     assert folder.runs("ple", seeds=3)["auc_mean"].tolist() == pytest.approx([0.9, 0.901, 0.902])
     monkeypatch.setattr(runs, "SINGLE", ())
-    assert list(folder.compared()) == ["mmoe", "ple", "LightGBM"]
+    assert list(folder.compared()) == ["MMOE", "PLE", "LightGBM"]
     assert folder.compared()["LightGBM"]["auc_like"].tolist() == [0.8, 0.8]
+
+
+def test_a_record_has_the_tables_of_its_folder_and_makes_no_run(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "RECORDS", tmp_path)
+    monkeypatch.setattr(runs, "SINGLE", ())
+    monkeypatch.setattr(runs, "FEW", 0)
+    monkeypatch.setattr(runs, "apart", no_run)
+    folder.keep("kept")
+    for name in ("results", "models", "cost", "pairs"):
+        expected = runs.markdown(*study.TABLES[name](folder))
+        assert study.table(name, ["kept"]) == expected
+        assert expected.count("\n") > 3 and "| MMOE" in expected
+    kept = (tmp_path / "kept" / "results.csv").read_text()
+    results.add(folder.path, results.read(folder.path).iloc[0].to_dict())  # the same run once more
+    folder.keep("kept")
+    assert (tmp_path / "kept" / "results.csv").read_text().count("\n") == kept.count("\n")
+    with pytest.raises(InputError, match="lacks the run of mmoe --experts 2 with seed 0"):
+        runs.Folder("kept").runs("mmoe", "--experts 2", 1)
+    with pytest.raises(InputError, match="neither a folder of pickles nor a record"):
+        runs.Folder("nowhere")
 
 
 def test_missing_seeds_are_run_and_read(tiny_pickles):
@@ -66,14 +89,46 @@ def test_missing_seeds_are_run_and_read(tiny_pickles):
     assert len(results.read(tiny_pickles)) == 2
 
 
-def test_pairs_are_compared_seed_by_seed_with_students_interval(folder, monkeypatch, capsys):
+def test_pairs_are_compared_seed_by_seed_with_students_interval(folder, monkeypatch):
     monkeypatch.setattr(runs, "SINGLE", ())
-    study.pairs(folder)
-    lines = capsys.readouterr().out.splitlines()
-    line = next(line for line in lines if line.startswith("| mmoe - ple (n = 5)"))
+    columns, rows = study.pairs(folder)
+    assert columns == ["AUC read_comment", "uAUC", "mean AUC", "weighted uAUC"]
+    assert list(rows) == ["MMOE − PLE", "MMOE − LightGBM", "PLE − LightGBM"]
+    line = rows["MMOE − PLE"]
     low, high = stats.t.interval(0.95, 4, 0.0104, stats.sem([0.01, 0.01, 0.01, 0.01, 0.012]))
-    assert line.split(" | ")[1] == f"**+.0104 ± {(high - low) / 2:.4f}**".replace(" 0.", " .")
-    assert line.rstrip(" |").endswith("+.0000 ± .0000")  # equal weighted uAUCs are not bold
+    assert line[0] == f"**+.0104 ± {(high - low) / 2:.4f}**".replace(" 0.", " .")
+    assert line[-1] == "+.0000 ± .0000"  # equal weighted uAUCs are not bold
+    assert rows["MMOE − LightGBM"] == [""] * 4  # which has no AUC of these
+
+
+def test_tables_side_by_side_keep_the_rows_of_each():
+    one = ("A", ["x", "y"], {"both": ["1", "2"], "first": ["3", "4"]})
+    other = ("B", ["z"], {"second": ["5"], "both": ["6"]})
+    assert runs.beside([one, other]) == (
+        ["A: x", "y", "B: z"],
+        {"both": ["1", "2", "6"], "first": ["3", "4", ""], "second": ["", "", "5"]},
+    )
+    assert runs.markdown(["x"], {"a": ["1"]}) == "|  | x |\n| --- | --- |\n| a | 1 |\n"
+
+
+# ---- the documents
+
+
+def test_every_table_of_the_documents_is_that_of_its_record():
+    n = 0
+    for path in documents.DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        assert documents.filled(text) == text, f"{path}: run tests/by_hand/documents.py"
+        n += len(documents.PLACE.findall(text))
+    assert n >= 8
+
+
+def test_a_figure_that_was_typed_by_hand_is_found(monkeypatch):
+    monkeypatch.setattr(documents, "table", lambda *words: f"| {' '.join(words)} |\n")
+    place = "<!-- table: models a b-1 -->\n\n"
+    text = f"Before.\n\n{place}| .9 |\n|---|\n\nAfter | it.\n"
+    assert documents.filled(text) == f"Before.\n\n{place}| models a b-1 |\n\nAfter | it.\n"
+    assert documents.filled(place) == f"{place}| models a b-1 |\n"
 
 
 def test_a_cell_is_mean_and_deviation_of_gains_mean_and_standard_error():
@@ -90,22 +145,22 @@ def test_speeds_are_those_of_the_first_and_the_last_epoch():
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_search_takes_the_defaults_and_as_many_settings_of_each_model(script):
-    drawn = study.drawn(script)
+    drawn = search.drawn(script)
     settings = import_module(script).Settings
     epochs = "--epochs=1" if script == "FocalLoss" else "--epochs=2"
     assert drawn[:2] == [("", 5), (epochs, 5)]
-    assert drawn == study.drawn(script)
+    assert drawn == search.drawn(script)
     parsed = [parse(settings, None, flags.split()) for flags, _ in drawn]
     assert parsed[0] == settings()
-    assert len({json.dumps(hyperparameters(each)) for each in parsed}) == study.BUDGET
+    assert len({json.dumps(hyperparameters(each)) for each in parsed}) == search.BUDGET
 
 
 def test_the_search_validates_the_day_before_the_last(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "PICKLES", tmp_path)
-    folder = study.encoded.__wrapped__(tiny, 3)
-    assert folder.data.meta["valid_day"] == 13
+    monkeypatch.setattr(search, "PICKLES", tmp_path)
+    folder = search.encoded.__wrapped__(tiny, 3)
+    assert folder.facts["valid_day"] == 13
     monkeypatch.setattr(get_data, "main", no_run)
-    assert study.encoded.__wrapped__(tiny, 3).data.fingerprint == folder.data.fingerprint
+    assert search.encoded.__wrapped__(tiny, 3).facts == folder.facts
 
 
 def test_the_search_writes_the_best_settings_of_each_model_first(folder, tmp_path, monkeypatch):
@@ -114,13 +169,13 @@ def test_the_search_writes_the_best_settings_of_each_model_first(folder, tmp_pat
         scores |= {f"uauc_{task}": 0.1 for task in folder.tasks} | {"rows_per_second": 7}
         return folder.with_means(pd.DataFrame([scores for _ in range(seeds)]))
 
-    monkeypatch.setattr(study, "HERE", tmp_path)
+    monkeypatch.setattr(search, "RECORDS", tmp_path)
     monkeypatch.setattr(folder, "runs", made)
-    monkeypatch.setattr(study, "encoded", lambda source, min_count: folder)
-    study.search(["anywhere"])
+    monkeypatch.setattr(search, "encoded", lambda source, min_count: folder)
+    search.search(["anywhere"])
     table = pd.read_csv(tmp_path / "search.csv", keep_default_na=False)
     for name in SCRIPTS:
         rows = table[table["model"] == name]
-        lengths = sorted((len(flags) for flags, _ in study.drawn(name)), reverse=True)
+        lengths = sorted((len(flags) for flags, _ in search.drawn(name)), reverse=True)
         assert rows["flags"].map(len).tolist() == lengths
         assert rows["mean"].iloc[-1] == 0.5  # so few rows are ranked by AUC alone

@@ -258,6 +258,16 @@ def test_curves_of_few_steps_of_epochs_of_many_networks_and_of_gates(tmp_path):
     assert widths["epochs"] == widths["networks"] == widths["nan"] < widths["ple"] - 300
 
 
+def test_a_mean_of_few_steps_joins_the_one_before_and_the_whole_mean_stays():
+    ends = [0.375, 0.75, 1.0, 1.375, 1.75, 1.875, 2.0]  # two epochs, short at their ends
+    losses = list(zip(ends, [5.0, 3.0, 1.0, 2.0, 2.5, 9.0, 7.0], strict=True))
+    shown = plots.even(losses)
+    assert [end for end, _ in shown] == [0.375, 0.75, 1.0, 1.375, 2.0]
+    assert shown[:3] == losses[:3]  # half of the longest is no few
+    assert shown[-1][1] == pytest.approx((2.5 * 3 + 9 + 7) / 5)
+    assert plots.even([(1.0, 0.3)]) == [(1.0, 0.3)]
+
+
 def test_the_table_of_several_days_is_their_mean(tiny, tmp_path, capsys):
     get_data.main([str(tiny), "--out", str(tmp_path), "--valid-days", "2", "--quiet"])
     folders = [str(tmp_path / name) for name in ("day-13", "day-14")]

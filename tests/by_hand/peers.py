@@ -1,6 +1,6 @@
 """DeepCTR 0.9.4 and LightGBM beside this project, on the same rows: run by hand.
 
-python tests/by_hand/peers.py search USER_DATA [USER_DATA ...]   eight settings each: peers.csv
+python tests/by_hand/peers.py search USER_DATA [USER_DATA ...]   eight settings each
 python tests/by_hand/peers.py scores USER_DATA [--rounds 5]      the best of them, a seed a round
 python tests/by_hand/peers.py speed USER_DATA [--rounds 5] [--batch-size 1024]
 
@@ -12,7 +12,8 @@ rise, three at most, and both keep the best number. `scores` puts runs of the be
 for study.py; its seconds are of training alone, and its memory of the process. `speed` compares
 rows per second at the sizes of our defaults, without L2 and dropout.
 
-The packages of the peers are installed in user_data/.peers.
+What `search` finds is kept in records/peers.csv. The packages of the peers are installed in
+user_data/.peers.
 """
 
 import json
@@ -37,12 +38,12 @@ from common.scores import mean_auc, score_tasks, weighted
 import numpy as np
 import pandas as pd
 from benchmark import ROOT, measure
-from runs import FEW, apart
+from runs import FEW, RECORDS, apart
 from scipy.special import logit
 
 PACKAGES = ("deepctr==0.9.4", "tf_keras==2.21.0", "setuptools<81", "lightgbm==4.7.0")
 PLACE = ROOT / "user_data" / ".peers"
-FOUND = Path(__file__).with_name("peers.csv")
+FOUND = RECORDS / "peers.csv"
 BUDGET = 8  # settings that each peer is tried with
 EPOCHS = 3  # of a network, at most
 TREES = 1000  # of a task, at most

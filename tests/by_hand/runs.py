@@ -1,4 +1,4 @@
-"""The runs on a folder of pickles, made where they are missing, and tables of them in Markdown."""
+"""The runs on a data set, made where they are missing, and tables of them in Markdown."""
 
 import json
 import re
@@ -12,61 +12,80 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common import results
+from common.command import InputError
 from common.contract import load
-from common.settings import hyperparameters, parse
+from common.scores import score_yardsticks
+from common.settings import changed, hyperparameters, parse
 
 import pandas as pd
 
+RECORDS = Path(__file__).resolve().parent / "records"
 SINGLE = ("deepfm", "FocalLoss")
 MULTI_TASK = ("mmoe", "ple")
 FEW = 100  # validation positives below which a task's AUC is printed and not averaged
+NAMES = {"deepfm": "DeepFM", "mmoe": "MMOE", "ple": "PLE"}  # of the scripts in tables
 
 
 class Folder:
-    """A folder of pickles and the runs in its results.csv.
+    """The runs in the results.csv of one data set.
 
-    target: the task of the single-task models. frequent: the tasks of which auc_mean is the mean.
+    place: a folder of pickles, for which `runs` makes what is missing, or the name of a record in
+    `records`, which holds what is left of one: its results.csv, and the facts in data.json. target:
+    the task of the single-task models. frequent: the tasks of which auc_mean is the mean. Raises
+    InputError.
     """
 
-    def __init__(self, path):
-        self.path = Path(path)
-        self.data = load(path)
-        self.tasks = list(self.data.tasks)
-        self.target = self.data.first_task
-        self.frequent = [task for task in self.tasks if self.data.valid[task].sum() >= FEW]
-        synthetic = " (SYNTHETIC)" if self.data.meta["synthetic"] else ""
-        self.title = self.data.meta["name"] + synthetic
+    def __init__(self, place):
+        self.path = Path(place)
+        self.is_live = (self.path / "meta.pkl").exists()
+        if self.is_live:
+            self.facts = facts_of(load(self.path))
+        else:
+            self.path = RECORDS / place
+            if not (self.path / "data.json").exists():
+                raise InputError(f"{place} is neither a folder of pickles nor a record.")
+            self.facts = json.loads((self.path / "data.json").read_text(encoding="utf-8"))
+        self.tasks = list(self.facts["tasks"])
+        self.target = self.facts["target"]
+        self.frequent = [task for task in self.tasks if self.facts["positives"][task] >= FEW]
+        synthetic = ", *synthetic*" if self.facts["synthetic"] else ""
+        self.title = self.facts["name"].partition(",")[0] + synthetic
 
     def runs(self, script, flags="", seeds=5):
         """The runs of the seeds 0, 1, ... with these flags, by seed; those missing are made."""
         words = ["--user-data", str(self.path), "--quiet", *flags.split()]
         settings = parse(import_module(script).Settings, None, words)
         missing = set(range(seeds)) - set(self.runs_of(settings).index)
+        if missing and not self.is_live:
+            words = f"{script} {flags} with seed {min(missing)}"
+            raise InputError(f"{self.path} lacks the run of {words}: keep it anew.")
         if missing:
             first = min(missing)
             apart(train, script, replace(settings, seed=first, runs=seeds - first))
         return self.runs_of(settings).loc[list(range(seeds))]
 
     def runs_of(self, settings):
-        """The runs with these settings, by seed."""
+        """The runs with these settings, by seed; of a record those with these flags."""
         rows = self.rows()
         key = json.dumps(hyperparameters(settings), sort_keys=True)
+        column, key = ("settings", key) if self.is_live else ("changed", changed(settings))
         target = settings.tasks[0] if settings.tasks else self.target
-        rows = rows[(rows["model"] == settings.name) & (rows["settings"] == key)]
+        column = rows[column] if column in rows else ""  # a record is without empty columns
+        rows = rows[(rows["model"] == settings.name) & (column == key)]
         return self.by_seed(rows.loc[[target in tasks.split(",") for tasks in rows["tasks"]]])
 
     def rows(self):
         """The rows of results.csv of these data."""
         rows = results.read(self.path)
         rows = rows if len(rows) else pd.DataFrame(columns=results.REQUIRED)
-        return rows[rows["fingerprint"] == self.data.fingerprint]
+        return rows[rows["fingerprint"] == self.facts["fingerprint"]]
 
     def by_seed(self, rows):
         """The latest row of each seed: numbers, auc_by_epoch as text, and the means over tasks."""
         rows = rows.assign(seed=rows["seed"].astype(int)).drop_duplicates("seed", keep="last")
         rows = rows.set_index("seed").sort_index()
-        numbers = self.with_means(rows.apply(pd.to_numeric, errors="coerce"))
-        return numbers.assign(auc_by_epoch=rows.get("auc_by_epoch"))
+        numbers = {name: pd.to_numeric(rows[name], errors="coerce") for name in rows}
+        return self.with_means(pd.DataFrame(numbers)).assign(auc_by_epoch=rows.get("auc_by_epoch"))
 
     def with_means(self, scores):
         """The table with columns more: auc_mean and so on."""
@@ -78,10 +97,43 @@ class Folder:
 
     def compared(self):
         """{model: its runs} of the scripts with default settings, and of what peers.py ran."""
-        models = {script: self.runs(script) for script in (*SINGLE, *MULTI_TASK)}
+        models = {NAMES.get(name, name): self.runs(name) for name in (*SINGLE, *MULTI_TASK)}
         rows = self.rows()
-        peers = rows[rows["settings"].str.startswith('{"peer"')].groupby("model", sort=False)
+        peers = rows[rows["settings"].str.startswith('{"peer"')].groupby("model", sort=True)
         return models | {name: self.by_seed(runs) for name, runs in peers}
+
+    def marks(self):
+        """{yardstick: its scores as one run}."""
+        tables = {}
+        for name, scores in self.facts["yardsticks"].items():
+            row = {f"{s}_{task}": x for task, found in scores.items() for s, x in found.items()}
+            tables[f"*{name}*"] = self.with_means(pd.DataFrame([row]))
+        return tables
+
+    def keep(self, name):
+        """Write the record `name`: the latest of equal runs, and the facts."""
+        rows = self.rows().drop_duplicates(["model", "settings", "seed", "tasks"], keep="last")
+        place = RECORDS / name
+        place.mkdir(parents=True, exist_ok=True)
+        columns = [column for column in rows if (rows[column] != "").any()]
+        rows[columns].to_csv(place / results.NAME, index=False, lineterminator="\n")
+        facts = json.dumps(self.facts, indent=1) + "\n"
+        (place / "data.json").write_text(facts, encoding="utf-8")
+
+
+def facts_of(data):
+    """What tables say of a Data besides its runs."""
+    valid = data.valid
+    return {
+        **{key: data.meta[key] for key in ("name", "synthetic", "valid_day", "tasks")},
+        "fingerprint": data.fingerprint,
+        "target": data.first_task,
+        "rows": {"train": len(data.train[data.first_task]), "valid": len(valid[data.first_task])},
+        "positives": {task: int(valid[task].sum()) for task in data.tasks},
+        "features": list(data.features),
+        "every_feature": list(data.meta["features"]),
+        "yardsticks": score_yardsticks(data, valid),
+    }
 
 
 def apart(function, *args):
@@ -97,7 +149,7 @@ def train(script, settings):
 
 def cell(values, sign=""):
     """Mean and deviation, ".9360 ± .0002"; of gains, with sign "+", mean and standard error."""
-    values = values.dropna()
+    values = values.astype(float).dropna()
     if not len(values):
         return ""
     spread = values.sem() if sign else values.std()
@@ -109,14 +161,27 @@ def short(text):
     return re.sub(r"(?<!\d)0\.", ".", text)
 
 
-def table(title, runs, columns, sign=""):
-    """Print these columns of {name: runs} as Markdown, a line a name."""
-    rows = {name: rows.reindex(columns=columns).astype(float) for name, rows in runs.items()}
-    markdown(title, columns, {n: [cell(rows[n][column], sign) for column in columns] for n in rows})
+def cells(runs, columns, sign=""):
+    """The cell of each of these columns of runs; "" for one that they lack."""
+    return [cell(runs[name], sign) if name in runs else "" for name in columns]
 
 
-def markdown(title, columns, rows):
-    """Print {name: cells} as a Markdown table."""
-    print(f"\n**{title}**\n\n| | {' | '.join(columns)} |\n{'|---' * (len(columns) + 1)}|")
-    for name, cells in rows.items():
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+def beside(tables):
+    """One table, (columns, {row: cells}), of [(title, columns, {row: cells})], side by side."""
+    columns = []
+    rows = {}
+    for title, names, found in tables:
+        prefix = f"{title}: " if len(tables) > 1 else ""
+        for row in found:
+            rows.setdefault(row, [""] * len(columns))
+        columns += [prefix + names[0], *names[1:]]
+        for row, texts in rows.items():
+            texts += found.get(row, [""] * len(names))
+    return columns, rows
+
+
+def markdown(columns, rows):
+    """(columns, {row: cells}) as a Markdown table."""
+    lines = [["", *columns], ["---"] * (len(columns) + 1)]
+    lines += [[name, *texts] for name, texts in rows.items()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

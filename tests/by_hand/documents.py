@@ -1,0 +1,114 @@
+"""Fill the tables of README.md and tests/README.md, and draw the forest plot, from the records.
+
+python tests/by_hand/documents.py
+
+A table of the documents stands below its comment, `<!-- table: NAME RECORD ... -->`; NAME is one of
+study.py's or of those below. What the comment names is put in the table's place.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from common.command import Parser, user_errors
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import study
+from runs import NAMES, RECORDS, Folder, markdown, short
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "tests" / "README.md"]
+FOREST = ROOT / ".readme" / "forest.png"
+PICTURED = ("stand-in-1", "kuairand-13")
+PLACE = re.compile(r"(<!-- table: ([\w. -]+) -->\n\n)((?:\|.*\n)*)")
+
+
+def filled(text):
+    """A document's text with its tables made from the records."""
+    return PLACE.sub(lambda place: place[1] + table(*place[2].split()), text)
+
+
+def table(name, *records):
+    """A table as Markdown."""
+    others = {"search": search, "peers": peers}
+    return markdown(*others[name]()) if name in others else study.table(name, records)
+
+
+def search():
+    """What search.py found: the best of eight settings of each script, the defaults, the worst."""
+    found = pd.read_csv(RECORDS / "search.csv", keep_default_na=False)
+    rows = {}
+    for script, ways in found.groupby("model"):
+        by_flags = ways.set_index("flags")["mean"]
+        usual = ways[ways["min_count"] == 5].set_index("flags")["mean"]
+        others = [usual[flags] for flags in usual.index if flags.startswith("--epochs")]
+        scores = [by_flags.max(), usual[""], *others[:1], by_flags.min()]
+        best = by_flags.idxmax() or "nothing"
+        rows[NAMES.get(script, script)] = [*(short(f"{x:.4f}") for x in scores), f"`{best}`"]
+    return ["best of eight", "defaults", "other epochs", "worst", "the best has"], rows
+
+
+def peers():
+    """What `peers.py search` found: each peer's best settings by data set, the defaults' score."""
+    found = pd.read_csv(RECORDS / "peers.csv")
+    rows = {}
+    for (data, day, peer), ways in found.groupby(["data", "valid_day", "peer"], sort=True):
+        best = ways.loc[ways["auc_mean"].idxmax()]
+        usual = ways[ways["settings"] == json.dumps({"columns": "ours"})]["auc_mean"].iloc[0]
+        chosen = json.loads(best["settings"])
+        words = [f"{chosen.pop('columns')} columns", *(f"{k} {v}" for k, v in chosen.items())]
+        words.append(", ".join(f"{k} {v}" for k, v in json.loads(best["length"]).items()))
+        scores = [ways["auc_mean"].max(), usual, ways["auc_mean"].min()]
+        row = f"{data.partition(',')[0]}, day {day}: {peer}"
+        rows[row] = [*(short(f"{x:.4f}") for x in scores), "; ".join(words), str(len(ways))]
+    return ["best AUC", "defaults", "worst", "the best has", "settings tried"], rows
+
+
+def forest(path):
+    """Draw the differences of `pairs`: mean AUC, or of the target where a model has one task."""
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    folders = [Folder(name) for name in PICTURED if (RECORDS / name).exists()]
+    figure, plots = plt.subplots(1, len(folders), figsize=(10, 5), sharey=True, squeeze=False)
+    names = []
+    for plot, folder in zip(plots[0], folders, strict=True):
+        for one, other, a, b in study.paired(folder):
+            is_mean = a["auc_mean"].notna().any() and b["auc_mean"].notna().any()
+            column = "auc_mean" if is_mean else f"auc_{folder.target}"
+            middle, half = study.interval(a[column], b[column])
+            name = f"{one} − {other}"
+            names += [name] if name not in names else []
+            color = "gray" if abs(middle) <= half else "tab:green" if middle > 0 else "tab:red"
+            plot.errorbar(
+                middle, names.index(name), xerr=half, color=color, capsize=3,
+                marker="o", markerfacecolor=color if is_mean else "white",
+            )  # fmt: skip
+        plot.axvline(0, color="black", linewidth=0.8)
+        plot.set_title(folder.title.replace("*synthetic*", "SYNTHETIC"))
+        plot.set_xlabel("difference in AUC, 95 % interval over seeds")
+        plot.grid(axis="x", alpha=0.3)
+    plots[0][0].set_yticks(np.arange(len(names)), names)
+    plots[0][0].invert_yaxis()
+    figure.text(0.01, 0.01, f"filled: mean over the tasks; open: {folders[0].target}", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main(argv=None):
+    """Write both documents and the picture."""
+    Parser(__doc__).parse_args(argv)
+    for path in DOCUMENTS:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    forest(FOREST)
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main()
