@@ -19,7 +19,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import study
-from runs import NAMES, RECORDS, Folder, markdown, short
+from runs import RECORDS, Folder, markdown, short, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "tests" / "README.md"]
@@ -35,8 +35,19 @@ def filled(text):
 
 def table(name, *records):
     """A table as Markdown."""
-    others = {"search": search, "peers": peers}
-    return markdown(*others[name]()) if name in others else study.table(name, records)
+    if name in study.TABLES:
+        return study.table(name, records)
+    return markdown(*{"search": search, "peers": peers, "turned": turned}[name](*records))
+
+
+def turned(*records):
+    """AUC of the target, a column a model."""
+    rows = {}
+    for folder in map(Folder, records):
+        _, found = study.results(folder)
+        rows[folder.title] = {name: texts[0] for name, texts in found.items()}
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    return names, {title: [row.get(name, "") for name in names] for title, row in rows.items()}
 
 
 def search():
@@ -49,7 +60,7 @@ def search():
         others = [usual[flags] for flags in usual.index if flags.startswith("--epochs")]
         scores = [by_flags.max(), usual[""], *others[:1], by_flags.min()]
         best = by_flags.idxmax() or "nothing"
-        rows[NAMES.get(script, script)] = [*(short(f"{x:.4f}") for x in scores), f"`{best}`"]
+        rows[shown(script)] = [*(short(f"{x:.4f}") for x in scores), f"`{best}`"]
     return ["best of eight", "defaults", "other epochs", "worst", "the best has"], rows
 
 
@@ -64,7 +75,7 @@ def peers():
         words = [f"{chosen.pop('columns')} columns", *(f"{k} {v}" for k, v in chosen.items())]
         words.append(", ".join(f"{k} {v}" for k, v in json.loads(best["length"]).items()))
         scores = [ways["auc_mean"].max(), usual, ways["auc_mean"].min()]
-        row = f"{data.partition(',')[0]}, day {day}: {peer}"
+        row = f"{data.partition(',')[0]}, day {day}: {shown(peer)}"
         rows[row] = [*(short(f"{x:.4f}") for x in scores), "; ".join(words), str(len(ways))]
     return ["best AUC", "defaults", "worst", "the best has", "settings tried"], rows
 

@@ -97,10 +97,10 @@ class Folder:
 
     def compared(self):
         """{model: its runs} of the scripts with default settings, and of what peers.py ran."""
-        models = {NAMES.get(name, name): self.runs(name) for name in (*SINGLE, *MULTI_TASK)}
+        models = {shown(name): self.runs(name) for name in (*SINGLE, *MULTI_TASK)}
         rows = self.rows()
         peers = rows[rows["settings"].str.startswith('{"peer"')].groupby("model", sort=True)
-        return models | {name: self.by_seed(runs) for name, runs in peers}
+        return models | {shown(name): self.by_seed(runs) for name, runs in peers}
 
     def marks(self):
         """{yardstick: its scores as one run}."""
@@ -119,6 +119,11 @@ class Folder:
         rows[columns].to_csv(place / results.NAME, index=False, lineterminator="\n")
         facts = json.dumps(self.facts, indent=1) + "\n"
         (place / "data.json").write_text(facts, encoding="utf-8")
+
+
+def shown(name):
+    """The name of a model in tables: "DeepCTR MMOE" of "DeepCTR mmoe"."""
+    return " ".join(NAMES.get(word, word) for word in name.split(" "))
 
 
 def facts_of(data):

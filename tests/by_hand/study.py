@@ -9,6 +9,7 @@ python tests/by_hand/study.py tasks FOLDER     each task alone against all tasks
 python tests/by_hand/study.py features FOLDER  what each group of features adds
 python tests/by_hand/study.py epochs FOLDER    AUC by epoch, embeddings drawn anew or not
 python tests/by_hand/study.py lengths FOLDER   how long to train where ids are few
+python tests/by_hand/study.py of_2021 FOLDER   the settings of 2021 beside ours
 python tests/by_hand/study.py keep FOLDER NAME
 
 FOLDER is one that get_data.py wrote, whose missing runs are made and stay in results.csv, so that a
@@ -27,7 +28,7 @@ from common.command import InputError, Parser, user_errors
 
 import numpy as np
 import pandas as pd
-from runs import MULTI_TASK, NAMES, SINGLE, Folder, beside, cells, markdown, short
+from runs import MULTI_TASK, SINGLE, Folder, beside, cells, markdown, short, shown
 from scipy.stats import ttest_rel
 
 GROUPS = {
@@ -53,6 +54,19 @@ LENGTHS = {  # beside the default, which keeps embeddings for up to eight epochs
     "8 epochs, rate .0005": "--epochs 8 --keep-embeddings --learning-rate 0.0005",
 }
 
+SHARED_2021 = (
+    "--features userid,feedid,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,"
+    "manual_keyword_list,videoplayseconds --learning-rate 0.01 --batch-size 10240 --dropout 0.1 "
+    "--keep-embeddings"
+)
+OWN_2021 = {
+    "deepfm": "--hidden 64,64 --embedding-l2 0 --epochs 4",
+    "mmoe": "--epochs 4",
+    "ple": "--epochs 4",
+    "FocalLoss": "--hidden 64,64 --embedding-l2 0 --epochs 5 --cycles 1,2,2 --gamma 2 --alpha 0.9 "
+    "--raw-scores",
+}
+
 
 def everything(folder):
     """{model or yardstick: its runs}."""
@@ -73,11 +87,13 @@ def results(folder):
 
 def models(folder):
     """AUC and uAUC of each task that has positives enough, their means, the weighted uAUC."""
-    shown = [*folder.frequent, "mean"]
-    columns = [f"{score}_{task}" for score in ("auc", "uauc") for task in shown]
-    rows = {n: cells(runs, [*columns, "weighted_uauc"]) for n, runs in everything(folder).items()}
-    names = [*named(shown, prefix="AUC"), *named(shown, prefix="uAUC"), "weighted uAUC"]
-    return names, rows
+    tasks = [*folder.frequent, "mean"]
+    columns = [f"{score}_{task}" for score in ("auc", "uauc") for task in tasks]
+    names = [*named(tasks, prefix="AUC"), *named(tasks, prefix="uAUC")]
+    if folder.frequent == folder.tasks:
+        columns.append("weighted_uauc")
+        names.append("weighted uAUC")
+    return names, {name: cells(runs, columns) for name, runs in everything(folder).items()}
 
 
 def cost(folder):
@@ -85,8 +101,9 @@ def cost(folder):
     columns = [f"logloss_{task}" for task in folder.frequent]
     rows = {}
     for name, runs in everything(folder).items():
-        seconds = f"{runs['seconds'].median():.0f}" if "seconds" in runs else ""
-        memory = f"{runs['peak_mb'].max() / 1000:.1f}" if "peak_mb" in runs else ""
+        is_trained = "seconds" in runs and runs["seconds"].notna().any()
+        seconds = f"{runs['seconds'].median():.0f}" if is_trained else ""
+        memory = f"{runs['peak_mb'].max() / 1000:.1f}" if is_trained else ""
         n = str(len(runs)) if name[0] != "*" else ""
         rows[name] = [*cells(runs, columns), seconds, memory, n]
     return [*named(folder.frequent, prefix="log loss"), "seconds", "GB", "runs"], rows
@@ -94,18 +111,18 @@ def cost(folder):
 
 def pairs(folder):
     """Differences over equal seeds, with Student's 95 % interval; bold where it leaves 0 out."""
-    columns = [f"auc_{folder.target}", f"uauc_{folder.target}", "auc_mean", "weighted_uauc"]
+    columns = [f"auc_{folder.target}", f"uauc_{folder.target}", "auc_mean", "uauc_mean"]
     rows = {}
     for one, other, a, b in paired(folder):
         texts = [difference(a[name], b[name]) for name in columns]
-        rows[f"{one} − {other}"] = texts
-    return [f"AUC {folder.target}", "uAUC", "mean AUC", "weighted uAUC"], rows
+        rows |= {f"{one} − {other}": texts} if any(texts) else {}
+    return [f"AUC {folder.target}", "uAUC", "mean AUC", "mean uAUC"], rows
 
 
 def paired(folder):
     """[(model, other, runs, the other's runs by the same seeds)], one of them ours."""
     runs = folder.compared()
-    ours = {NAMES.get(name, name) for name in (*SINGLE, *MULTI_TASK)}
+    ours = {shown(name) for name in (*SINGLE, *MULTI_TASK)}
     for one, other in itertools.combinations(runs, 2):
         if one in ours:
             seeds = runs[one].index.intersection(runs[other].index)
@@ -153,10 +170,10 @@ def tasks(folder):
     for score, text in {"auc": "AUC", "uauc": "uAUC"}.items():
         for script in MULTI_TASK:
             columns = [f"{score}_{task}" for task in folder.frequent]
-            rows[f"{text}, {NAMES[script]}, all tasks"] = cells(folder.runs(script), columns)
+            rows[f"{text}, {shown(script)}, all tasks"] = cells(folder.runs(script), columns)
             alone = [folder.runs(script, f"--tasks {task}") for task in folder.frequent]
             texts = [cells(runs, [c])[0] for runs, c in zip(alone, columns, strict=True)]
-            rows[f"{text}, {NAMES[script]}, each alone"] = texts
+            rows[f"{text}, {shown(script)}, each alone"] = texts
     return list(folder.frequent), rows
 
 
@@ -192,12 +209,12 @@ def epochs(folder):
     """AUC after each epoch, with new embeddings in each and with the same; two seeds."""
     rows = {}
     for script, keep in itertools.product((*SINGLE, *MULTI_TASK), ("", "--keep-embeddings")):
-        shown = folder.frequent if script in MULTI_TASK else [folder.target]
+        tasks = folder.frequent if script in MULTI_TASK else [folder.target]
         length = "--epochs 4 --cycles 1" if script == "FocalLoss" else "--epochs 3"
         logs = folder.runs(script, f"{length} {keep}", 2)["auc_by_epoch"].map(json.loads)
-        curves = pd.DataFrame([pd.DataFrame(log)[shown].mean(axis=1) for log in logs])
+        curves = pd.DataFrame([pd.DataFrame(log)[tasks].mean(axis=1) for log in logs])
         way = "the same embeddings" if keep else "new embeddings each epoch"
-        rows[f"{NAMES.get(script, script)}, {way}"] = cells(curves, range(4))
+        rows[f"{shown(script)}, {way}"] = cells(curves, range(4))
     return ["epoch 1", "2", "3", "4"], rows
 
 
@@ -214,8 +231,18 @@ def lengths(folder):
     return named(["MMOE", "PLE", "DeepFM"], prefix=f"AUC {', '.join(folder.tasks)}:"), rows
 
 
+def of_2021(folder):
+    """AUC of the target with the settings that this project began with, and with the defaults."""
+    column = [f"auc_{folder.target}"]
+    rows = {}
+    for script, flags in OWN_2021.items():
+        runs = [folder.runs(script, f"{flags} {SHARED_2021}"), folder.runs(script)]
+        rows[shown(script)] = [cells(part, column)[0] for part in runs]
+    return ["AUC, settings of 2021", "defaults"], rows
+
+
 TABLES = {f.__name__: f for f in (results, models, cost, pairs, focal, tasks, features, epochs)}
-TABLES["lengths"] = lengths
+TABLES |= {"lengths": lengths, "of_2021": of_2021}
 
 
 def table(name, places):
