@@ -1,4 +1,4 @@
-"""Fill the tables of README.md and tests/README.md, and draw the forest plot, from the records.
+"""Fill the tables of README.md and tests/README.md from the records, and draw two pictures.
 
 python tests/by_hand/documents.py
 
@@ -16,14 +16,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from common.command import Parser, user_errors
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import study
 from runs import RECORDS, Folder, markdown, short, shown
 
+matplotlib.use("agg")
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "tests" / "README.md"]
-FOREST = ROOT / ".readme" / "forest.png"
+PICTURES = ROOT / ".readme"
+EXPERTS = {"A": ["e1", "e2"], "shared": ["e6", "e7"], "B": ["e3", "e4", "e5"]}
 PICTURED = ("stand-in-1", "kuairand-13")
 PLACE = re.compile(r"(<!-- table: ([\w. -]+) -->\n\n)((?:\|.*\n)*)")
 
@@ -82,9 +85,6 @@ def peers():
 
 def forest(path):
     """Draw the differences of `pairs`: mean AUC, or of the target where a model has one task."""
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
     folders = [Folder(name) for name in PICTURED if (RECORDS / name).exists()]
     figure, plots = plt.subplots(1, len(folders), figsize=(10, 5), sharey=True, squeeze=False)
     names = []
@@ -112,12 +112,45 @@ def forest(path):
     plt.close(figure)
 
 
+def extraction(path):
+    """Draw PLE's experts, gates and towers for two tasks, with the experts of EXPERTS."""
+    figure, axes = plt.subplots(figsize=(8, 3.4))
+    box = {"boxstyle": "round,pad=0.4", "facecolor": "white"}
+    colors = {"A": "tab:blue", "shared": "tab:gray", "B": "tab:orange"}
+    gates = {"A": 1.5, "B": 6.5}
+    place = 0
+    for group, names in EXPERTS.items():
+        for name in names:
+            own = box | {"edgecolor": colors[group]}
+            axes.text(place, 1, name, ha="center", va="center", bbox=own)
+            axes.plot([4, place], [0.1, 0.8], color="0.8", zorder=0)
+            for task in gates if group == "shared" else [group]:
+                axes.plot([place, gates[task]], [1.2, 1.95], color=colors[task], zorder=0)
+            place += 1.3
+        where = place - 0.65 * (len(names) + 1)
+        words = "shared experts" if group == "shared" else f"own experts of {group}"
+        label = {"color": colors[group], "fontsize": 9, "backgroundcolor": "white"}
+        axes.text(where, 0.5, words, ha="center", **label)
+    for task, where in gates.items():
+        own = box | {"edgecolor": colors[task]}
+        axes.text(where, 2.1, f"gate of {task}: softmax", ha="center", va="center", bbox=own)
+        axes.plot([where, where], [2.3, 2.8], color=colors[task], zorder=0)
+        axes.text(where, 3, f"tower of {task}: logit", ha="center", va="center", bbox=own)
+    axes.text(4, 0, "x: embeddings and dense values", ha="center", va="center", bbox=box)
+    axes.set(xlim=(-0.8, 8.6), ylim=(-0.4, 3.4))
+    axes.axis("off")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
 def main(argv=None):
-    """Write both documents and the picture."""
+    """Write both documents and the pictures."""
     Parser(__doc__).parse_args(argv)
     for path in DOCUMENTS:
         path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
-    forest(FOREST)
+    forest(PICTURES / "forest.png")
+    extraction(PICTURES / "extraction.png")
 
 
 if __name__ == "__main__":
