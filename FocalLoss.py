@@ -52,7 +52,7 @@ def unfocused(logit, gamma, alpha):
     """The logit of the chance that a focal logit means: there the row's expected loss is least.
 
     With q = sigmoid(logit) the chance p solves alpha p phi(q) = (1 - alpha) (1 - p) phi(1 - q), phi
-    being minus the slope of (1 - q)^gamma log q (Charoenphakdee et al., CVPR 2021, theorem 11). It
+    being the slope of (1 - q)^gamma log q (Charoenphakdee et al., CVPR 2021, theorem 11). It
     rises with q, so that no ranking changes. Any shape.
     """
     z = ops.clip(logit, -50, 50)  # beyond, log1p below is at its limit

@@ -32,6 +32,8 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_args(self, argv=None):
+        if argv is None and "ipykernel_launcher" in sys.argv[0]:
+            argv = []  # the flags are those of the notebook's kernel
         known, unknown = self.parse_known_args(argv)
         if not unknown:
             return known

@@ -24,6 +24,18 @@ SCRIPTS = {"deepfm": deepfm, "FocalLoss": FocalLoss, "mmoe": mmoe, "ple": ple}
 CASES = int(os.environ.get("CASES", "100"))
 
 
+@pytest.mark.parametrize("place", ["/usr/lib/ipykernel_launcher.py", "mmoe.py"])
+def test_a_cell_of_a_notebook_takes_the_defaults_and_run_its_flags(place, monkeypatch):
+    monkeypatch.setattr("sys.argv", [place, "-f", "/tmp/kernel-1.json"])
+    if "kernel" in place:
+        assert parse(mmoe.Settings, "about", None) == mmoe.Settings()
+    else:
+        with pytest.raises(InputError, match="-f is no flag"):
+            parse(mmoe.Settings, "about", None)
+    monkeypatch.setattr("sys.argv", ["mmoe.py", "--experts", "3"])  # %run mmoe.py --experts 3
+    assert parse(mmoe.Settings, "about", None).experts == 3
+
+
 def numeric_fields():
     return [
         pytest.param(module, item, id=f"{name} {flag_of(item.name)}")
