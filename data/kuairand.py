@@ -103,14 +103,14 @@ class Log:
             self.files = stack.pop_all()
 
     def kept(self, run):
-        """A run as a file that is read where it is asked for."""
+        """The file of a run."""
         if not self.runs:
             self.out.mkdir(parents=True, exist_ok=True)
             folder = tempfile.TemporaryDirectory(prefix=".sorting-", dir=self.out)
             self.folder = Path(self.files.enter_context(folder))
         path = self.folder / f"{len(self.runs)}.npy"
         np.save(path, run)
-        return np.load(path, mmap_mode="r")
+        return path
 
     def __enter__(self):
         return self
@@ -120,21 +120,25 @@ class Log:
 
     def __iter__(self):
         """All rows by user and time, without the repeated ones: DataFrames of whole users."""
-        counts = [pd.Series(run["user_id"]).value_counts() for run in self.runs]
-        counts = pd.concat(counts).groupby(level=0).sum().sort_index()  # by user
+        of_run = [pd.Series(opened(run)["user_id"]).value_counts() for run in self.runs]
+        counts = pd.concat(of_run).groupby(level=0).sum().sort_index()  # by user
         borders = counts.index[np.flatnonzero(np.diff(counts.cumsum() // RUN))]
         starts = [0 for _ in self.runs]
         for last_user in [*borders, LARGEST_ID]:
-            users = [run["user_id"] for run in self.runs]
-            ends = [int(np.searchsorted(ids, last_user, side="right")) for ids in users]
+            ends = [int(n[n.index <= last_user].sum()) for n in of_run]
             slices = zip(self.runs, starts, ends, strict=True)
-            rows = pd.concat([pd.DataFrame(np.array(run[a:b])) for run, a, b in slices])
+            rows = pd.concat([pd.DataFrame(np.array(opened(run)[a:b])) for run, a, b in slices])
             starts = ends
             rows = rows.sort_values(["user_id", "time_ms"], kind="stable", ignore_index=True)
             again = rows.duplicated(["user_id", "video_id", "time_ms"])
             for number, count in rows.loc[again, "file"].value_counts().items():
                 self.shown[list(self.shown)[number]][1] += count
             yield rows[~again]
+
+
+def opened(run):
+    """The rows of a run, those of a file where they are asked for."""
+    return np.load(run, mmap_mode="r") if isinstance(run, Path) else run
 
 
 def merged(tables):

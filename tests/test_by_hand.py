@@ -1,6 +1,7 @@
 """The tables of tests/by_hand on runs whose scores are known."""
 
 import json
+import re
 import sys
 from importlib import import_module
 
@@ -23,6 +24,7 @@ import runs
 import search
 import study
 
+FIGURE = r"(?<!\d)\.\d{4}(?!\d)"
 SCRIPTS = ("deepfm", "FocalLoss", "mmoe", "ple")
 
 
@@ -125,6 +127,17 @@ def test_every_table_of_the_documents_is_that_of_its_record():
         assert documents.filled(text) == text, f"{path}: run tests/by_hand/documents.py"
         n += len(documents.PLACE.findall(text))
     assert n >= 8
+
+
+def test_figures_in_the_readmes_sentences_are_in_a_table():
+    """Of four decimals, as .8104. 2021's and the official scores have no record."""
+    texts = [path.read_text(encoding="utf-8") for path in documents.DOCUMENTS]
+    lines = "\n".join(texts).splitlines()
+    known = set(re.findall(FIGURE, "".join(line for line in lines if line.startswith("|"))))
+    known |= {".9233", ".9260", ".9224", ".9307", ".6600", ".6651", ".6694", ".6720"}
+    said = [line for line in texts[0].splitlines() if not line.startswith(("|", "    "))]
+    figures = re.findall(FIGURE, "".join(said))
+    assert len(figures) > 12 and set(figures) <= known, set(figures) - known
 
 
 def test_a_figure_that_was_typed_by_hand_is_found(monkeypatch):
