@@ -145,7 +145,8 @@ def test_a_figure_that_was_typed_by_hand_is_found(monkeypatch):
     place = "<!-- table: models a b-1 -->\n\n"
     text = f"Before.\n\n{place}| .9 |\n|---|\n\nAfter | it.\n"
     assert documents.filled(text) == f"Before.\n\n{place}| models a b-1 |\n\nAfter | it.\n"
-    assert documents.filled(place) == f"{place}| models a b-1 |\n"
+    for text in (f"{place}After.\n", f"{place}| .9 |\n\nAfter.\n"):
+        assert documents.filled(text) == f"{place}| models a b-1 |\n\nAfter.\n"
 
 
 def test_a_cell_is_mean_and_deviation_of_gains_mean_and_standard_error():

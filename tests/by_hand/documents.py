@@ -27,13 +27,18 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "tests" / "README.md"]
 PICTURES = ROOT / ".readme"
 EXPERTS = {"A": ["e1", "e2"], "shared": ["e6", "e7"], "B": ["e3", "e4", "e5"]}
-PICTURED = ("stand-in-1", "kuairand-13")
+PICTURED = ("stand-in-0.1", "kuairand-13")
 PLACE = re.compile(r"(<!-- table: ([\w. -]+) -->\n\n)((?:\|.*\n)*)")
 
 
 def filled(text):
     """A document's text with its tables made from the records."""
-    return PLACE.sub(lambda place: place[1] + table(*place[2].split()), text)
+
+    def made(place):
+        end = "" if text.startswith("\n", place.end()) else "\n"
+        return place[1] + table(*place[2].split()) + end
+
+    return PLACE.sub(made, text)
 
 
 def table(name, *records):
@@ -85,7 +90,7 @@ def peers():
 
 def forest(path):
     """Draw the differences of `pairs`: mean AUC, or of the target where a model has one task."""
-    folders = [Folder(name) for name in PICTURED if (RECORDS / name).exists()]
+    folders = [Folder(name) for name in PICTURED]
     figure, plots = plt.subplots(1, len(folders), figsize=(10, 5), sharey=True, squeeze=False)
     names = []
     for plot, folder in zip(plots[0], folders, strict=True):
@@ -93,6 +98,8 @@ def forest(path):
             is_mean = a["auc_mean"].notna().any() and b["auc_mean"].notna().any()
             column = "auc_mean" if is_mean else f"auc_{folder.target}"
             middle, half = study.interval(a[column], b[column])
+            if np.isnan(middle):
+                continue
             name = f"{one} − {other}"
             names += [name] if name not in names else []
             color = "gray" if abs(middle) <= half else "tab:green" if middle > 0 else "tab:red"

@@ -132,7 +132,10 @@ def paired(folder):
 
 def interval(a, b):
     """The mean of a - b, numbers by seed, and half of Student's 95 % interval; nan for one."""
-    low, high = ttest_rel(a.astype(float), b.astype(float)).confidence_interval(0.95)
+    both = a.notna() & b.notna()
+    if both.sum() < 2:
+        return np.nan, np.nan
+    low, high = ttest_rel(a[both].astype(float), b[both].astype(float)).confidence_interval(0.95)
     return (low + high) / 2, (high - low) / 2
 
 
