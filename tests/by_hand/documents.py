@@ -110,6 +110,7 @@ def forest(path):
         plot.axvline(0, color="black", linewidth=0.8)
         plot.set_title(folder.title.replace("*synthetic*", "SYNTHETIC"))
         plot.set_xlabel("difference in AUC, 95 % interval over seeds")
+        plot.locator_params(axis="x", nbins=5)
         plot.grid(axis="x", alpha=0.3)
     plots[0][0].set_yticks(np.arange(len(names)), names)
     plots[0][0].invert_yaxis()

@@ -43,12 +43,10 @@ GROUPS = {
     "feed embedding": ["feed_embedding"],
     "video length": ["videoplayseconds"],
 }
-LENGTHS = {  # beside the default, which keeps embeddings for up to eight epochs
+LENGTHS = {  # beside the default, up to eight epochs; embeddings are kept where ids are few
     "1 epoch": "--epochs 1 --keep-embeddings",
-    "4 epochs, new embeddings": "--epochs 4",
-    "4 epochs, embeddings kept": "--epochs 4 --keep-embeddings",
-    "8 epochs, new embeddings": "--epochs 8",
-    "16 epochs, embeddings kept": "--epochs 16 --keep-embeddings",
+    "4 epochs": "--epochs 4",
+    "16 epochs": "--epochs 16 --keep-embeddings",
     "best of 20 epochs, patience 3": "--epochs 20 --patience 3 --keep-embeddings",
     "8 epochs, dropout .3": "--epochs 8 --keep-embeddings --dropout 0.3",
     "8 epochs, rate .0005": "--epochs 8 --keep-embeddings --learning-rate 0.0005",
