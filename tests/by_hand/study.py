@@ -49,7 +49,6 @@ LENGTHS = {  # beside the default, up to eight epochs; embeddings are kept where
     "16 epochs": "--epochs 16 --keep-embeddings",
     "best of 20 epochs, patience 3": "--epochs 20 --patience 3 --keep-embeddings",
     "8 epochs, dropout .3": "--epochs 8 --keep-embeddings --dropout 0.3",
-    "8 epochs, rate .0005": "--epochs 8 --keep-embeddings --learning-rate 0.0005",
 }
 
 SHARED_2021 = (
