@@ -80,7 +80,7 @@ def peers():
         best = ways.loc[ways["auc_mean"].idxmax()]
         usual = ways[ways["settings"] == json.dumps({"columns": "ours"})]["auc_mean"].iloc[0]
         chosen = json.loads(best["settings"])
-        words = [f"{chosen.pop('columns')} columns", *(f"{k} {v}" for k, v in chosen.items())]
+        words = [f"columns {chosen.pop('columns')}", *(f"{k} {v}" for k, v in chosen.items())]
         words.append(", ".join(f"{k} {v}" for k, v in json.loads(best["length"]).items()))
         scores = [ways["auc_mean"].max(), usual, ways["auc_mean"].min()]
         row = f"{data.partition(',')[0]}, day {day}: {shown(peer)}"
