@@ -2,7 +2,7 @@
 
 python FocalLoss.py [--user-data user_data] [--target read_comment] [--gamma 0.5] [--cycles 1,1]
 
-The network is the one of deepfm.py; `--gamma 0 --cycles "" --epochs 1` is deepfm.py again.
+The network is the one of deepfm.py; `--gamma 0 --cycles "" --epochs 1` is deepfm.py of one epoch.
 """
 
 import math
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import deepfm
-from common.callbacks import RenewedEmbeddings, TrainingLog, tensorboard
+from common.callbacks import RenewedEmbeddings, TrainingLog
 from common.command import user_errors
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.recommender import STEPS, LazyAdam, Recommender
-from common.resume import Resume, patience
+from common.resume import asked_for
 from common.saved import use_saved
 from common.scores import mean_and_spread
 from common.settings import parse, setting
@@ -29,7 +29,7 @@ class Settings(deepfm.Settings):
     name: str = setting("FocalLoss", "name of the model in results.csv and of its files")
     gamma: float = setting(0.5, "how fast the loss of well-classified rows fades", 0, 100)
     alpha: float = setting(0.0, "weight of the positive class, 0 for no weights", 0, below=1)
-    cycles: tuple[int, ...] = setting((1, 1), "epochs of the annealing cycles, none for none", 1)
+    cycles: tuple[int, ...] = setting((1, 1), 'epochs of each annealing cycle, "" for none', 1)
     lowest_rate: float = setting(0.0, "learning rate at the end of a cycle", 0)
     raw_scores: bool = setting(False, "leave focal scores as they are, no probabilities")
 
@@ -105,7 +105,7 @@ def train(data, tasks, settings, seed):
     embedding = FeatureEmbedding(LookUp.of(data), 1 + settings.embedding_dim)
     vectors, dense = embedding.symbols()
     focus = {"gamma": settings.gamma, "alpha": settings.alpha}
-    # a keras.Model whose train_step takes the gradient of the looked-up embeddings alone
+    # a keras.Model, whose step gives the table of embeddings the gradient of looked-up rows alone
     model = Recommender(
         embedding,
         deepfm.network(vectors, dense, data, tasks, settings),
@@ -128,9 +128,7 @@ def train(data, tasks, settings, seed):
             RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),
             log,  # adds val_auc, val_TASK_auc and so on to what callbacks may monitor
-            Resume(data, settings, tasks, seed, log),
-            *patience(data, settings, tasks, seed, log),
-            *tensorboard(settings, tasks, seed),
+            *asked_for(data, settings, tasks, seed, log),  # Resume; --patience, --tensorboard
         ],
         shuffle=False,  # `batches` does it
         verbose=0,

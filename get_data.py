@@ -8,6 +8,7 @@ hands it out. With nothing in `data/`, the synthetic stand-in is made in `data/s
 Interactions, feeds and users stay separate tables; `user_data/README.md` says what they hold.
 """
 
+import reprlib
 import sys
 import time
 from contextlib import redirect_stdout
@@ -21,7 +22,7 @@ from common.csvs import Source
 from common.encoding import describe, interactions, labelled_rows, tables_of, test_rows
 from common.features.ids import distinct, rows_of
 from common.features.past import Past
-from common.pickles import FIRST, write_all
+from common.pickles import FIRST, read, write_all
 
 import numpy as np
 
@@ -100,8 +101,9 @@ def encode_source(raw, valid_day, final, min_count, report):
     known = {f.vocabulary: f.known for f in made.values() if f.vocabulary is not None}
     files["vocabularies.pkl"] = known
     files |= interactions(columns, parts, made, raw["truth"])
-    for name, rows in raw["tests"].items():
-        files[f"{name}.pkl"] = test_rows(rows, made, users, feeds, last_day + 1)
+    if not parts["late"].any():  # or the tests would not see the rows that are left out
+        for name, rows in raw["tests"].items():
+            files[f"{name}.pkl"] = test_rows(rows, made, users, feeds, last_day + 1)
     if labelled and not final and (labelled["date_"] == last_day).any():
         place = raw["place"] / "test.csv"
         labelled = labelled_rows(labelled, log, made, users, feeds, last_day, place)
@@ -123,8 +125,9 @@ def tell(report, files, parts, n_unknown, min_count):
     if valid_day is None:
         report("validation rows", "none: every labelled day is trained on")
     else:
-        late = f"rows of later days left out: {parts['late'].sum():,}"
-        report("validation rows", f"{parts['valid'].sum():,}, day {valid_day}; {late}")
+        late = f"; {parts['late'].sum():,} rows of later days and the test files left out"
+        late = late if parts["late"].any() else ""
+        report("validation rows", f"{parts['valid'].sum():,}, day {valid_day}{late}")
     if "test.pkl" in files:
         n_test = len(files["test.pkl"]["day"])
         report("test rows", f"{n_test:,} of test.csv, day {valid_day}, to be scored at the end")
@@ -139,8 +142,8 @@ def tell(report, files, parts, n_unknown, min_count):
 def find_source(path):
     """The Source at `path`; without one `data/`, or the stand-in if nothing is there."""
     if path is not None:
-        return Source(path)
-    source = Source(HERE / "data")
+        return Source.of_contest(path)
+    source = Source.of_contest(HERE / "data")
     if source.zip is not None or source.has("user_action.csv"):
         return source
     stand_in = HERE / "data" / "sample"
@@ -177,9 +180,22 @@ def main(argv=None):
         run(args, Path(out))
 
 
+def refuse_another_table(folder):
+    """Raise InputError if a folder holds pickles that a user made of a table of his own."""
+    try:
+        meta = read(folder / "meta.pkl")
+        ours = meta["tables"] == ["user", "feed"] and "raw" in meta
+        name = reprlib.repr(meta["name"])
+    except (InputError, TypeError, KeyError):  # missing, damaged, or of another version
+        return
+    if not ours:
+        raise InputError(f"{folder} holds another table, {name}: give another folder by --out.")
+
+
 def run(args, out):
     """Encode the CSVs at `args.source` into pickles in folder `out`. Raises InputError."""
     started = time.perf_counter()
+    refuse_another_table(out)
     source = find_source(args.source)
     report = Report()
     raw = read_source(source, report)
@@ -192,6 +208,7 @@ def run(args, out):
             )
         folders = {out / f"day-{day}": int(day) for day in days}
     for folder, day in folders.items():
+        refuse_another_table(folder)
         log = dict(raw["log"])
         files = encode_source(raw | {"log": log}, day, args.final, args.min_count, report)
         write_all(folder, files)

@@ -5,12 +5,12 @@ python mmoe.py [--user-data user_data] [--seed 0] [--runs 1]
 
 from dataclasses import dataclass
 
-from common.callbacks import RenewedEmbeddings, TrainingLog, tensorboard
+from common.callbacks import RenewedEmbeddings, TrainingLog
 from common.command import user_errors
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.recommender import STEPS, Dropout, LazyAdam, Recommender
-from common.resume import Resume, patience
+from common.resume import asked_for
 from common.saved import use_saved
 from common.scores import mean_and_spread
 from common.settings import RunSettings, parse, setting
@@ -31,7 +31,7 @@ class Settings(RunSettings):
     dropout: float = setting(0.1, "share of hidden units left out in training", 0, below=1)
     learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
     batch_size: int = setting(1024, "rows a step", 1)
-    epochs: int = setting(0, "passes over the training rows, 0 for what fits the data", 0, 10_000)
+    epochs: int = setting(0, "passes over the rows; 0: one, for few ids up to 8", 0, 10_000)
     keep_embeddings: bool = setting(False, "keep the embeddings, draw none anew between epochs")
 
 
@@ -39,7 +39,7 @@ class Settings(RunSettings):
 
 
 def mixture(gate, outputs):
-    """Sum of g_i f_i over the experts (eq. 6). (batch, n), (batch, n, dim) -> (batch, dim)."""
+    """Sum of g_i E_i over the experts (eq. 6). (batch, n), (batch, n, dim) -> (batch, dim)."""
     return ops.sum(ops.expand_dims(gate, -1) * outputs, axis=1)
 
 
@@ -92,7 +92,7 @@ def train(data, tasks, settings, seed):
     keras.utils.set_random_seed(seed)
     embedding = FeatureEmbedding(LookUp.of(data), settings.embedding_dim)
     vectors, dense = embedding.symbols()
-    # a keras.Model whose train_step takes the gradient of the looked-up embeddings alone
+    # a keras.Model, whose step gives the table of embeddings the gradient of looked-up rows alone
     model = Recommender(embedding, network(vectors, dense, data, tasks, settings))
     model.compile(
         optimizer=LazyAdam(settings.learning_rate, l2=settings.embedding_l2),
@@ -109,9 +109,7 @@ def train(data, tasks, settings, seed):
             RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),
             log,  # adds val_auc, val_TASK_auc and so on to what callbacks may monitor
-            Resume(data, settings, tasks, seed, log),
-            *patience(data, settings, tasks, seed, log),
-            *tensorboard(settings, tasks, seed),
+            *asked_for(data, settings, tasks, seed, log),  # Resume; --patience, --tensorboard
         ],
         shuffle=False,  # `batches` does it
         verbose=0,

@@ -5,12 +5,12 @@ python ple.py [--user-data user_data] [--seed 0] [--runs 1]
 
 from dataclasses import dataclass
 
-from common.callbacks import RenewedEmbeddings, TrainingLog, tensorboard
+from common.callbacks import RenewedEmbeddings, TrainingLog
 from common.command import InputError, user_errors
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.recommender import STEPS, Dropout, LazyAdam, Recommender
-from common.resume import Resume, patience
+from common.resume import asked_for
 from common.saved import use_saved
 from common.scores import mean_and_spread
 from common.settings import RunSettings, parse, setting
@@ -27,7 +27,7 @@ class Settings(RunSettings):
     name: str = setting("ple", "name of the model in results.csv and of its files")
     embedding_dim: int = setting(16, "length of an embedding", 1, 1024)
     hidden: tuple[int, ...] = setting((), "widths of the layers before the experts", 1, 8192)
-    own_experts: tuple[int, ...] = setting((2,), "each task's own experts, or one for all", 1, 512)
+    own_experts: tuple[int, ...] = setting((2,), "number of each task's own experts", 1, 512)
     shared_experts: int = setting(2, "experts shared by all tasks", 1, 512)
     levels: int = setting(1, "extraction levels; one is the paper's CGC", 1, 16)
     expert_dim: int = setting(32, "width of an expert", 1, 8192)
@@ -36,7 +36,7 @@ class Settings(RunSettings):
     dropout: float = setting(0.1, "share of hidden units left out in training", 0, below=1)
     learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
     batch_size: int = setting(1024, "rows a step", 1)
-    epochs: int = setting(0, "passes over the training rows, 0 for what fits the data", 0, 10_000)
+    epochs: int = setting(0, "passes over the rows; 0: one, for few ids up to 8", 0, 10_000)
     keep_embeddings: bool = setting(False, "keep the embeddings, draw none anew between epochs")
 
 
@@ -44,7 +44,7 @@ class Settings(RunSettings):
 
 
 def mixture(gate, groups):
-    """Sum of g_i f_i over the experts of all groups (eq. 1), none of which is copied.
+    """Sum of g_i E_i over the experts of all groups (eq. 1), none of which is copied.
 
     gate: (batch, n), n the experts of all groups; groups: [(batch, experts, dim)] -> (batch, dim).
     """
@@ -140,7 +140,7 @@ def train(data, tasks, settings, seed):
     keras.utils.set_random_seed(seed)
     embedding = FeatureEmbedding(LookUp.of(data), settings.embedding_dim)
     vectors, dense = embedding.symbols()
-    # a keras.Model whose train_step takes the gradient of the looked-up embeddings alone
+    # a keras.Model, whose step gives the table of embeddings the gradient of looked-up rows alone
     model = Recommender(embedding, network(vectors, dense, data, tasks, settings))
     model.compile(
         optimizer=LazyAdam(settings.learning_rate, l2=settings.embedding_l2),
@@ -157,9 +157,7 @@ def train(data, tasks, settings, seed):
             RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),
             log,  # adds val_auc, val_TASK_auc and so on to what callbacks may monitor
-            Resume(data, settings, tasks, seed, log),
-            *patience(data, settings, tasks, seed, log),
-            *tensorboard(settings, tasks, seed),
+            *asked_for(data, settings, tasks, seed, log),  # Resume; --patience, --tensorboard
         ],
         shuffle=False,  # `batches` does it
         verbose=0,

@@ -22,7 +22,7 @@ class RenewedEmbeddings(keras.callbacks.Callback):
     What lets a network overfit from its second epoch on is the embeddings of rare ids, which know
     the rows that they have seen by heart, and a network that learned to believe them (Zhang et al.,
     CIKM 2022). With new ones each epoch sees its rows as if for the first time (multi-epoch
-    learning, MEDA: Fan et al., 2023).
+    learning, MEDA: Liu et al., 2023).
     """
 
     def __init__(self, seed, keep=False):
@@ -132,12 +132,10 @@ class TrainingLog(keras.callbacks.Callback):
 
 
 def tensorboard(settings, tasks, seed):
-    """Keras's TensorBoard callback in a list, if the settings ask for it. Raises InputError."""
-    if not settings.tensorboard:
-        return []
+    """Keras's TensorBoard callback, in a folder of this run. Raises InputError."""
     try:
         import tensorboard  # noqa: F401
     except ImportError:
         raise InputError("--tensorboard needs a package: pip install tensorboard.") from None
     folder = Path(settings.user_data) / "tensorboard" / f"{settings.name}-{'-'.join(tasks)}-{seed}"
-    return [keras.callbacks.TensorBoard(folder, update_freq="epoch")]
+    return keras.callbacks.TensorBoard(folder, update_freq="epoch")

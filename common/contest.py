@@ -43,10 +43,8 @@ def read_source(source, report):
     ):
         embeddings = file and aside.submit(read_embeddings, file, source.path / name)
         note = source.note()
-        made_up = (
-            " -- SYNTHETIC: results on it say nothing of people" if note.get("synthetic") else ""
-        )
-        print(f"{source.path}: {note['name']}{made_up}")
+        made_up = " -- SYNTHETIC: results on it say nothing of people"
+        print(f"{source.path}: {note['name']}{made_up if note.get('synthetic') else ''}")
         raw = {"place": source.path, "note": note}
         raw["log"] = read_log(source, "user_action.csv", report)
         if source.has("test.csv"):
@@ -66,8 +64,17 @@ def read_source(source, report):
                     done.update(file.tell() - done.n)
             raw["embeddings"] = embeddings.result()
             report(name, "{:,} feeds, {} numbers each".format(*raw["embeddings"][1].shape))
+    tell_absent(source, report)
     raw["truth"] = read_truth(source, raw["note"], raw["log"], report)
     return raw
+
+
+def tell_absent(source, report):
+    """Say which of the files are not there that could be."""
+    names = [*(f"{test}.csv" for test in TESTS), "feed_embeddings.csv"]
+    absent = [name for name in names if not source.has(name)]
+    if absent:
+        report("not there", ", ".join(absent))
 
 
 def read_log(source, name, report):

@@ -157,7 +157,8 @@ def stamped(path, stamp):
     content = read(path)
     require(isinstance(content, dict) and all(map(is_name, content)), f"{path} is no dict of names")
     found = content.pop("stamp", None)
-    if not isinstance(found, str) or found != stamp:
+    require(isinstance(found, str), f"{path}: 'stamp' is missing or no text")
+    if found != stamp:
         raise InputError(
             f"{path} and meta.pkl are of different runs: write all files of a run anew."
         )
@@ -165,7 +166,7 @@ def stamped(path, stamp):
 
 
 def load(folder):
-    """The Data in `folder`. Raises InputError where it does not keep the contract."""
+    """The Data in `folder`. Raises InputError where any file does not keep the contract."""
     folder = Path(folder)
     meta = read(folder / "meta.pkl")
     version = meta.get("version") if isinstance(meta, dict) else None
@@ -193,4 +194,8 @@ def load(folder):
     for name, rows in splits.items():
         if name == "train" or (name == "valid" and meta["valid_day"] is not None) or rows:
             check_rows(rows, data, folder / f"{name}.pkl", labelled=True)
+    for name in meta["vocabularies"]:
+        data.vocabulary(name)
+    for name in ("test_a", "test_b"):
+        data.unlabelled(name)
     return data

@@ -225,8 +225,9 @@ class Experiment:
         whole = saved.whole_model(self.data, self.parts)
         saved.save(self.folder / f"{self.settings.name}.keras", whole)
         learned = [task for model in models for task in model.network.output]
+        several = f", the mean of {len(self.runs)} runs" if len(self.runs) > 1 else ""
         for line in submit(self.data, self.folder, self.settings.name, whole, learned):
-            self.say(line)
+            self.say(line + several)
         if valid:
             self.compare()
         path = self.folder / f"{self.settings.name}.png"

@@ -21,11 +21,15 @@ FIRST = 2  # the code of the first real id
 
 def read(path):
     """The object pickled in `path`. Raises InputError if it is missing, damaged or unsafe."""
+    path = Path(path)
     try:
         with open(path, "rb") as file:
             return safe_pickle.load(file)
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: write it, or run `python get_data.py`.") from None
+        remedy = "run `python get_data.py`, or give a folder of pickles by --user-data"
+        if path.name != "meta.pkl":
+            remedy = "write all files of the folder anew"
+        raise InputError(f"{path} is missing: {remedy}.") from None
     except (OSError, MemoryError) as error:
         if isinstance(error, MemoryError) or error.errno is not None:
             raise

@@ -88,7 +88,8 @@ def draw_panel(axes, cells, points, current):
     for place, (name, cell) in enumerate(cells.items()):
         if cell and np.isfinite(cell).all():
             deviation = np.std(cell, ddof=1) if len(cell) > 1 else 0.0
-            axes.errorbar(np.mean(cell), place, xerr=deviation or None, **dot(name == current))
+            style = dot(name.partition(" mean of ")[0] == current)
+            axes.errorbar(np.mean(cell), place, xerr=deviation or None, **style)
             spans += [np.mean(cell) - deviation, np.mean(cell) + deviation]
     axes.grid(axis="y", color="0.88", linewidth=0.6)
     axes.tick_params(labelsize=8)
@@ -98,11 +99,8 @@ def draw_panel(axes, cells, points, current):
         axes.text(0.5, 0.5, "no run", transform=axes.transAxes, ha="center", fontsize=8)
         return {}
     reach = 1.2 * max(max(spans) - min(spans), 0.004)
-    near = {
-        name: point
-        for name, point in points.items()
-        if min(spans) - reach <= point <= max(spans) + reach
-    }
+    low, high = min(spans) - reach, max(spans) + reach
+    near = {name: point for name, point in points.items() if low <= point <= high}
     drawn = {}
     for number, (name, point) in enumerate(points.items()):  # of equal style in all panels
         if name in near:

@@ -14,7 +14,8 @@ class LazyAdam(keras.optimizers.Adam):
 
     The gradient of a table comes as tf.IndexedSlices, each row once. Rows that are not in it keep
     their weights and moments (lazy Adam), where Adam (Kingma and Ba, 2015) would let them drift.
-    To the loss of a step comes l2 / 2 times the sum of squares of the touched rows.
+    To the gradient of a touched row comes l2 times the row, as of a penalty of l2 / 2 times the sum
+    of squares, which the loss that is reported does not show.
     """
 
     def __init__(self, learning_rate=0.001, l2=0.0, name="lazy_adam", **kwargs):
@@ -111,8 +112,9 @@ class Recommender(keras.Model):
         self._scoring = None
         self.built = True  # both parts are
 
-    def compile(self, *args, **kwargs):
+    def compile(self, *args, steps_per_execution=STEPS, jit_compile=True, **kwargs):
         """Keras's. What it builds at the first step, which is then traced twice, is built here."""
+        kwargs |= {"steps_per_execution": steps_per_execution, "jit_compile": jit_compile}
         super().compile(*args, **kwargs)
         self.optimizer.build(self.trainable_variables)
         labels = {task: tf.zeros([1]) for task in self.network.output}
@@ -151,16 +153,18 @@ class Recommender(keras.Model):
     def batches(self, columns, tasks, size, seed):
         """A dataset for `fit`: (looked-up batch, {task: label (batch,)}), a new order an epoch.
 
-        The first rows come again to fill the last batch up. An epoch begins where the optimizer is,
-        so that a run that was stopped goes on with the very batches that it had not seen.
+        The first rows come again to fill the last batch up. An epoch begins where the optimizer is
+        since the dataset was made, so that a run that was stopped goes on with the very batches
+        that it had not seen.
         """
         n = len(columns[tasks[0]])
         size = min(size, n)
         steps = -(-n // size)
         self.rows_a_step = size
+        begun = int(self.optimizer.iterations) if self.compiled else 0
 
         def order():
-            epoch, step = divmod(int(self.optimizer.iterations), steps)
+            epoch, step = divmod(int(self.optimizer.iterations) - begun, steps)
             rows = np.random.default_rng([seed, epoch]).permutation(np.arange(n, dtype=np.int32))
             rows = np.concatenate([rows, rows[: steps * size - n]])
             return rows.reshape(steps, size)[step:]
@@ -172,7 +176,7 @@ class Recommender(keras.Model):
         return data
 
     def looked_up(self, data, columns, tasks, size):
-        """The dataset of (batch, labels) for one of row numbers (size,)."""
+        """The dataset of (batch, labels) for one of row numbers (size,), None for any size."""
         with tf.device("CPU:0"):
             names = (*self.embedding.look_up.spec["inputs"], *tasks)
             columns = {name: tf.constant(columns[name]) for name in names}
@@ -188,6 +192,11 @@ class Recommender(keras.Model):
         options.autotune.enabled = False  # there is nothing to tune, and it may take seconds to end
         options.threading.private_threadpool_size = 1  # or each thread keeps memory of its own
         return data.map(gathered).prefetch(1).with_options(options)
+
+    def labelled_batches(self, columns, tasks, size):
+        """A dataset for `evaluate` and `validation_data`: the same, each row once and in order."""
+        rows = tf.data.Dataset.range(len(columns[tasks[0]]), output_type=tf.int32).batch(size)
+        return self.looked_up(rows, columns, tasks, None)
 
     def scoring_batches(self, columns):
         """A dataset of (looked-up batch, {}) of all rows in order.

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import common.backend  # noqa: F401
+from common.callbacks import tensorboard
 from common.command import InputError, Stopped
 from common.pickles import beside
 from common.scores import mean_auc
@@ -163,10 +164,18 @@ def checkpoint_folder(data, settings, tasks, seed):
     return Path(settings.user_data) / ".checkpoints" / f"{settings.name}-{seed}-{digest}"
 
 
-def patience(data, settings, tasks, seed, log):
-    """BestEpoch in a list, if the settings ask for it. Raises InputError."""
-    if not settings.patience:
-        return []
-    if not data.valid:
-        raise InputError("--patience needs a day that validates: choose the epochs on one.")
-    return [BestEpoch(settings.patience, log, checkpoint_folder(data, settings, tasks, seed))]
+def asked_for(data, settings, tasks, seed, log):
+    """The callbacks of a run that the settings ask for; Resume always, for Ctrl-C and SIGTERM.
+
+    BestEpoch for --patience, TensorBoard for --tensorboard. They stand behind the TrainingLog.
+    Raises InputError.
+    """
+    callbacks = [Resume(data, settings, tasks, seed, log)]
+    if settings.patience:
+        if not data.valid:
+            raise InputError("--patience needs a day that validates: choose the epochs on one.")
+        folder = checkpoint_folder(data, settings, tasks, seed)
+        callbacks.append(BestEpoch(settings.patience, log, folder))
+    if settings.tensorboard:
+        callbacks.append(tensorboard(settings, tasks, seed))
+    return callbacks

@@ -37,7 +37,7 @@ class Dtype:
 
     def __init__(self, name, align=False, copy=True):
         if not (isinstance(name, str) and PLAIN.fullmatch(name)):
-            raise Refused(f"arrays of {name!r:.40}")
+            raise Refused(f"arrays of {name!r:.40} (no numbers)")
         self.dtype = np.dtype(name)
 
     def build(self, state):
@@ -209,4 +209,10 @@ def plain(value, depth=0):
 
 def load(file):
     """The object pickled in an open file. Raises Refused, or nearly anything if it is damaged."""
-    return plain(Unpickler(file).load())
+    unpickler = Unpickler(file)
+    try:
+        return plain(unpickler.load())
+    except Refused as error:
+        stack = [value for part in (*unpickler.metastack, unpickler.stack) for value in part]
+        names = [value for value in stack if isinstance(value, str)]
+        raise Refused(f"{error} in {names[-1]!r:.40}" if names else error) from None

@@ -6,14 +6,16 @@ one, of several runs that of their mean logit. To load it elsewhere in Python, i
 first (`import mmoe`), which makes the layers known to Keras. A SavedModel needs no code at all.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import common.backend  # noqa: F401
 from common.command import InputError
-from common.csvs import Source, read_columns, read_header
+from common.csvs import read_columns, read_header
 from common.embedding import FeatureEmbedding, LookUp, specify
 from common.pickles import OTHER, beside
+from common.source import file_of
 
 import keras
 import numpy as np
@@ -143,8 +145,15 @@ def load(path):
     try:
         return keras.saving.load_model(path)
     except (ValueError, OSError, TypeError, KeyError) as error:
-        why = str(error).split("\n")[0]
-        raise InputError(f"{path} cannot be loaded ({why}): train the model again.") from None
+        unknown = re.search(r"Could not locate class '(\w+)'", str(error))
+        if unknown:
+            what = f"it has a layer {unknown[1]}"
+            remedy = "use the script that made it, and decorate the class with"
+            remedy += " @keras.saving.register_keras_serializable()"
+        else:
+            what = str(error).split("\n")[0]
+            remedy = "train the model again"
+        raise InputError(f"{path} cannot be loaded ({what}): {remedy}.") from None
 
 
 def probabilities(model, columns):
@@ -162,25 +171,24 @@ def predict(path, csv, out):
     import pandas as pd
 
     model = load(path)
-    csv = Path(csv)
+    source, name = file_of(csv)
     wide = {tensor.name: tensor.shape[1:] for tensor in model.inputs}
     columns = {
-        name: [f"{name}_{i}" for i in range(shape[0])] if shape else [name]
-        for name, shape in wide.items()
+        owner: [f"{owner}_{i}" for i in range(shape[0])] if shape else [owner]
+        for owner, shape in wide.items()
     }
-    every = [name for group in columns.values() for name in group]
+    every = [part for group in columns.values() for part in group]
     floats = {tensor.name for tensor in model.inputs if "float" in str(tensor.dtype)}
-    real = [name for owner, group in columns.items() if owner in floats for name in group]
-    within = {name: (-(2**62), 2**62) for name in every if name not in real}
-    source = Source(csv.parent)
-    rows = read_columns(source, csv.name, every, real=real, within=within)
+    real = [part for owner, group in columns.items() if owner in floats for part in group]
+    within = {part: (-(2**62), 2**62) for part in every if part not in real}
+    rows = read_columns(source, name, every, real=real, within=within)
     inputs = {
-        name: np.column_stack([rows[part] for part in group]) if wide[name] else rows[name]
-        for name, group in columns.items()
+        owner: np.column_stack([rows[part] for part in group]) if wide[owner] else rows[owner]
+        for owner, group in columns.items()
     }
-    with source.open(csv.name) as file:
-        order = [name for name in read_header(file, csv) if name in rows]
-    table = pd.DataFrame({name: rows[name] for name in order} | probabilities(model, inputs))
+    with source.open(name) as file:
+        order = [column for column in read_header(file, csv) if column in rows]
+    table = pd.DataFrame({column: rows[column] for column in order} | probabilities(model, inputs))
     with beside(out) as place:
         table.to_csv(place, index=False, float_format="%.6f", lineterminator="\n")
     return len(table)

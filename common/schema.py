@@ -186,11 +186,14 @@ def check_numbers(column, shape, place):
 def check_rows(rows, data, path, labelled):
     """Raise InputError unless interactions keep the contract; labelled: whether tasks are there."""
     meta = data.meta
-    arrays = all(isinstance(column, np.ndarray) and column.ndim for column in rows.values())
-    require(rows and arrays, f"{path}: a column is no array")
+    require(rows, f"{path} has no columns")
+    for name, column in rows.items():
+        right = isinstance(column, np.ndarray) and column.ndim and len(column)
+        require(right, f"{path}: column {name} must be an array, and not empty")
     n_rows = len(next(iter(rows.values())))
-    right = n_rows and all(len(column) == n_rows for column in rows.values())
-    require(right, f"{path} is empty or its columns differ in length")
+    for name, column in rows.items():
+        lengths = f"{len(column):,} values and {next(iter(rows))} {n_rows:,}"
+        require(len(column) == n_rows, f"{path}: column {name} has {lengths}")
     for task in meta["tasks"] | meta.get("more_tasks", {}) if labelled else ():
         place = f"{path}: column {task}"
         right = is_array(rows.get(task), "biuf", (n_rows,))
@@ -213,7 +216,8 @@ def check_rows(rows, data, path, labelled):
             require(len(shape) < 2, f"{place} must have at most two dimensions")
             check_numbers(rows.get(name), (n_rows, *shape), place)
     if meta["group"] is not None and (rows is data.valid or rows is data.test):
-        check_codes(rows.get(meta["group"]), n_rows, 2**31, f"{path}: column {meta['group']}")
+        place = f"{path}: column {meta['group']}, 'group' of meta.pkl,"
+        check_codes(rows.get(meta["group"]), n_rows, 2**31, place)
     for name in [name for name in rows if name.startswith("true_")]:
         right = is_array(rows[name], "f", (n_rows,)) and ((rows[name] > 0) & (rows[name] < 1)).all()
         require(right, f"{path}: column {name} must hold probabilities between 0 and 1")

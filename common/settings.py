@@ -27,7 +27,9 @@ class RunSettings:
 
     user_data: str = setting("user_data", "folder of the pickles that get_data.py wrote")
     name: str = setting("", "name of the model in results.csv and of its files")
-    target: str = setting("", "task of the last line (default: read_comment, or the first task)")
+    target: str = setting(
+        "", "task of the last line and the order of tables (default: read_comment, or the first)"
+    )
     tasks: tuple[str, ...] = setting((), "tasks to learn, others than the data's own too")
     task_weights: tuple[float, ...] = setting((), "weights of the tasks in the loss", low=0)
     features: tuple[str, ...] = setting((), "features to use (default: those of the data)")

@@ -44,18 +44,35 @@ class Source:
     """The CSVs of a folder or of a zip, by name. Raises InputError where there is neither."""
 
     def __init__(self, path):
-        path = Path(path)
-        if path.is_dir() and not (path / "user_action.csv").exists():
-            inside = [path / "wechat_algo_data1", path / "wechat_algo_data1.zip"]
-            path = next((place for place in inside if place.exists()), path)
-        self.path = path
+        self.path = Path(path)
         self.zip = None
-        if path.is_file():
+        if self.path.is_file():
+            if self.path.suffix.lower() == ".csv":
+                raise InputError(f"{path} is one CSV: give the folder that holds it.")
             with unpacking(path):
                 self.zip = zipfile.ZipFile(path)
             self.members = self.members_of_zip()
-        elif not path.is_dir():
-            raise InputError(f"{path} does not exist: give the folder or zip of user_action.csv.")
+        elif not self.path.is_dir():
+            raise InputError(f"{path} does not exist: check the path.")
+
+    @classmethod
+    def of_contest(cls, path):
+        """The contest's files in a folder, in `wechat_algo_data1/` there, in a zip there or at it.
+
+        A zip may have any name, as "wechat_algo_data1 (1).zip". Raises InputError.
+        """
+        path = Path(path)
+        source = cls(path)
+        if source.zip is not None or source.has("user_action.csv"):
+            return source
+        zips = [place for place in path.iterdir() if place.suffix.lower() == ".zip"]
+        folder = path / "wechat_algo_data1"
+        inside = [cls(place) for place in [*([folder] if folder.is_dir() else []), *sorted(zips)]]
+        found = [place for place in inside if place.has("user_action.csv")]
+        if len(found) > 1:
+            names = " and ".join(str(place.path) for place in found)
+            raise InputError(f"{names} hold a user_action.csv each: say which to take.")
+        return found[0] if found else source
 
     def members_of_zip(self):
         """{file name: member} of the tables in the zip."""
@@ -113,3 +130,11 @@ class Source:
         if not isinstance(note, dict) or not isinstance(note.get("name"), str):
             raise InputError(f"{place} is damaged: make the data again, or remove it.")
         return note
+
+
+def file_of(path):
+    """The Source and the name of one CSV that a user names. Raises InputError."""
+    path = Path(path)
+    if path.suffix.lower() == ".zip":
+        raise InputError(f"{path} is a zip: unpack it, and give the CSV.")
+    return Source(path.parent), path.name

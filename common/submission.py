@@ -14,9 +14,10 @@ from pathlib import Path
 from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
 from common.command import InputError, Parser, user_errors
 from common.contest import TESTS
-from common.csvs import Source, read_columns
+from common.csvs import read_columns
 from common.pickles import beside
 from common.scores import uauc, weighted
+from common.source import file_of
 
 import numpy as np
 
@@ -62,8 +63,7 @@ def write(path, userid, feedid, probabilities):
 
 def read(path, columns):
     """{column: array} of a CSV anywhere. Raises InputError."""
-    path = Path(path)
-    return read_columns(Source(path.parent), path.name, columns)
+    return read_columns(*file_of(path), columns)
 
 
 def check(submission, test):

@@ -84,6 +84,7 @@ class Log:
         """first, last: dates such as 20220425 that bound the rows taken. Raises InputError."""
         self.runs = []
         self.dates = set()
+        self.all_dates = set()  # those of rows that are not taken too
         self.shown = {name: [0, 0] for name in names}  # rows, of them repeated
         self.out = out
         self.files = ExitStack()
@@ -92,6 +93,7 @@ class Log:
             waiting = []
             for number, name in enumerate(names):
                 for rows in chunks_of_log(source, name, number):
+                    self.all_dates |= set(rows["date"].unique().tolist())
                     waiting.append(rows[rows["date"].between(first, last)])
                     self.shown[name][0] += len(waiting[-1])
                     self.dates |= set(waiting[-1]["date"].unique().tolist())
@@ -282,7 +284,8 @@ def convert(source, out, first=FIRST_DATE, last=LAST_DATE):
     videos = read_videos(source, VIDEOS.format(version))
     with Log(source, names, first, last, out) as log:
         if not log.runs:
-            raise InputError(f"{source.path}: no row lies from {first} to {last}: choose others.")
+            had = f"its logs have {min(log.all_dates)} to {max(log.all_dates)}"
+            raise InputError(f"{source.path}: no row of these dates, {had}: choose others.")
         with Log(source, parts_of(source, RANDOM_LOG, version), first, last, out) as chosen:
             write(log, chosen, videos, out, NAMES[version])
 

@@ -55,7 +55,7 @@ def contents(place):
             return [plain(part) for part in value]
         return value.tolist() if isinstance(value, np.ndarray) else value
 
-    return plain(read_source(Source(place), lambda stage, told: None))
+    return plain(read_source(Source.of_contest(place), lambda stage, told: None))
 
 
 def refusal(place, **changed):

@@ -137,8 +137,9 @@ def test_rare_ids_share_the_other_row(source):
 def test_valid_day_splits_and_leaves_later_days_out(source):
     data = encode(source, "--valid-day", 2)
     assert data.train["day"].tolist() == [1, 1] and data.valid["day"].tolist() == [2, 2, 2]
-    assert data.meta["valid_day"] == 2 and data.unlabelled("test_a")["day"].tolist() == [3, 3]
-    assert data.tables["user"]["user_history"].shape[0] == 4  # days 0..3, the last of the test
+    assert data.meta["valid_day"] == 2 and data.unlabelled("test_a") is None
+    assert encode(source).unlabelled("test_a")["day"].tolist() == [4, 4]
+    assert data.tables["user"]["user_history"].shape[0] == 4  # days 0..3
     log = pd.read_csv(source / "user_action.csv")
     log.loc[log.date_ == 3, "play"] += 5
     log.loc[log.date_ == 3, "device"] = 7

@@ -195,7 +195,7 @@ def test_dates_cut_the_logs_and_stand_in_the_name(source, tmp_path, flags, days,
         (["--last-date", "yesterday"], "not 'yesterday'"),
         (["--last-date", "１２"], "not '１２'"),
         (["--first-date", "20220502", "--last-date", "20220429"], "exchange them"),
-        (["--first-date", "20220503"], "no row lies from 20220503"),
+        (["--first-date", "20220503"], "no row of these dates, its logs have 20220429 to 20220502"),
         (["--first-date", "20220430", "--last-date", "20220501"], "choose others"),
     ],
 )

@@ -286,10 +286,13 @@ def test_what_breaks_the_contract_is_a_sentence_with_file_and_remedy(name, tmp_p
     BREAKERS[name](contents)
     write_all(tmp_path, contents)
     with pytest.raises(InputError) as refused:
-        read_all(tmp_path)
+        load(tmp_path)
     sentence = str(refused.value)
     assert "\n" not in sentence and ".pkl" in sentence
     assert "again" in sentence or "anew" in sentence
+    file, column = name.split()[-2:]
+    if file in ("train.pkl", "valid.pkl", "vocabularies.pkl") and column != "stamp":
+        assert file in sentence and column in sentence
 
 
 def mutated(contents, rng):

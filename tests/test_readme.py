@@ -12,7 +12,7 @@ import ple
 from common.settings import flag_of
 
 import pytest
-from conftest import ROOT, script
+from conftest import ROOT, assert_one_sentence, script
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EVIDENCE = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
@@ -82,10 +82,13 @@ def test_a_model_of_ones_own_is_the_readmes_text(tiny_pickles, tmp_path):
     assert (tiny_pickles / "shared_bottom.keras").exists()
 
 
-def test_the_contracts_smallest_example_runs(tmp_path):
+def test_the_contracts_smallest_example_runs_and_is_not_overwritten(tiny, tmp_path):
     code = CONTRACT.split("## The smallest example")[1].split("Then `")[0]
-    (tmp_path / "user_data").mkdir()
     subprocess.run([sys.executable, "-c", re.sub("(?m)^    ", "", code)], cwd=tmp_path, check=True)
-    run = script("mmoe.py", cwd=tmp_path)
+    run = script("mmoe.py", "--user-data", "my_table", cwd=tmp_path)
     last = run.stdout.splitlines()[-1].split()
     assert last[0] == "click" and 0.57 < float(last[-1]) < 0.7
+    before = {path: path.read_bytes() for path in (tmp_path / "my_table").glob("*.*l")}
+    refused = script("get_data.py", tiny, "--out", "my_table", cwd=tmp_path, check=False)
+    assert_one_sentence(refused, "my_table holds another table, 'my advertisements'", "--out")
+    assert {path: path.read_bytes() for path in (tmp_path / "my_table").glob("*.*l")} == before

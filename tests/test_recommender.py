@@ -169,7 +169,8 @@ def test_a_step_is_traced_once_and_compiled_for_few_shapes():
 
 def test_metrics_regularizers_and_any_optimizer_count_as_in_any_keras_model():
     data = data_of()
-    still = {"epochs": 1, "optimizer": keras.optimizers.SGD(0.0)}
+    plain = {"jit_compile": False}  # which takes less time to compile
+    still = {"epochs": 1, "optimizer": keras.optimizers.SGD(0.0), **plain}
     model, history = fitted(data, **still)
     still["optimizer"] = keras.optimizers.SGD(0.0)
     _, regularized = fitted(data, regularizer=keras.regularizers.L2(0.5), **still)
@@ -177,11 +178,11 @@ def test_metrics_regularizers_and_any_optimizer_count_as_in_any_keras_model():
     assert penalty > 0.5
     assert regularized["loss"][0] == pytest.approx(history["loss"][0] + penalty, rel=1e-4)
     options = {"metrics": {"like": [keras.metrics.AUC(from_logits=True, name="auc")]}}
-    _, logs = fitted(data, epochs=30, optimizer=keras.optimizers.Adam(0.05), **options)
+    _, logs = fitted(data, epochs=30, optimizer=keras.optimizers.Adam(0.05), **options, **plain)
     assert logs["like_auc"][-1] > 0.9
     schedule = keras.optimizers.schedules.ExponentialDecay(0.05, 1, 0.5)
     stopping = keras.callbacks.EarlyStopping("loss", patience=2, min_delta=1e-3)
-    _, logs = fitted(data, 50, optimizer=LazyAdam(schedule), callbacks=[stopping])
+    _, logs = fitted(data, 50, optimizer=LazyAdam(schedule), callbacks=[stopping], **plain)
     assert 3 <= len(logs["loss"]) < 20  # with a rate that fades nothing is gained any more
 
 
@@ -191,10 +192,10 @@ def test_every_row_comes_once_and_all_batches_have_one_size(n, size):
     data.train["price"] = np.arange(n, dtype=np.float32)
     model = compiled(recommender(data), LazyAdam())
     orders = []
+    batches = model.batches(data.train, ["like"], size, seed=0)
     for _ in range(2):
-        batches = list(model.batches(data.train, ["like"], size, seed=0))
         orders.append([batch["dense"]["parts"][0].numpy()[:, 0] for batch, _ in batches])
-        model.optimizer.iterations.assign(len(batches))
+        model.optimizer.iterations.assign(len(orders[0]))
     order = np.concatenate(orders[0])
     assert {len(batch) for batch in orders[0]} == {min(size, n)}
     assert sorted(order[:n]) == list(range(n))
@@ -210,6 +211,24 @@ def test_a_run_that_begins_amid_an_epoch_takes_the_batches_that_are_left():
     model.optimizer.iterations.assign(3)
     rest = [batch["dense"]["parts"][0].numpy() for batch, _ in batches]
     np.testing.assert_array_equal(rest, prices[3:])
+
+
+def test_another_fit_and_evaluate_take_every_row_once():
+    """Whatever steps the optimizer has made: each row of a new dataset counts."""
+    data = data_of(n_rows=45)
+    model, _ = fitted(data, epochs=1, size=7, metrics={"like": ["mse"]})
+    assert int(model.optimizer.iterations) == 7
+    assert len(list(model.batches(data.train, ["like", "forward"], 20, seed=1))) == 3
+    rows = model.labelled_batches(data.train, ["like", "forward"], 20)
+    model.fit(
+        model.batches(data.train, ["like", "forward"], 20, seed=1),
+        validation_data=rows, shuffle=False, verbose=0,
+    )  # fmt: skip
+    found = model.evaluate(rows, return_dict=True, verbose=0)
+    logits = model.logits(data.train)["like"]
+    wanted = np.mean((logits - data.train["like"]) ** 2)
+    assert found["like_mse"] == pytest.approx(wanted, rel=1e-4)
+    assert model.history.history["val_like_mse"] == [pytest.approx(wanted, rel=1e-4)]
 
 
 def test_logits_of_all_rows_are_those_of_each_row():

@@ -137,6 +137,17 @@ def test_predict_scores_a_csv_whatever_ids_it_has(kept, tiny, tmp_path, name):
         np.testing.assert_allclose(found[:-2][tasks], submitted[tasks], atol=2e-6)
 
 
+def test_a_layer_of_ones_own_that_is_not_known_is_named_with_the_remedy(tmp_path):
+    class Stitch(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    x = keras.Input((3,))
+    saved.save(tmp_path / "own.keras", keras.Model(x, Stitch()(x)))
+    with pytest.raises(InputError, match=r"a layer Stitch.*register_keras_serializable\(\)"):
+        saved.load(tmp_path / "own.keras")
+
+
 def test_the_saved_model_loads_after_one_import(kept):
     code = f"""
 import mmoe, keras, numpy as np

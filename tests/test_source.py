@@ -14,6 +14,7 @@ from common.columns import ACTIONS
 from common.command import InputError
 from common.contest import read_embeddings, read_log, read_source, read_truth
 from common.csvs import Source, read_columns
+from common.source import file_of
 
 import numpy as np
 import pytest
@@ -52,6 +53,38 @@ def test_a_zip_says_what_its_folder_says(source, tmp_path, method, inside, more)
     path = packed(tmp_path / "wechat_algo_data1.zip", more | members, method)
     assert contents(path) == contents(tmp_path) == contents(source)
     assert {*tmp_path.parent.rglob("*")} - before == {path}
+
+
+@pytest.mark.parametrize("name", ["data (1).zip", "微信.ZIP", "wechat_algo_data1.zip"])
+def test_a_zip_of_any_name_is_found_in_a_folder_and_of_two_none_is_guessed(source, tmp_path, name):
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    packed(outer / "other.zip", {"readme.txt": "nothing of ours"})
+    packed(outer / name, FILES)
+    assert contents(outer) == contents(source)
+    packed(outer / "again.zip", FILES)
+    with pytest.raises(InputError, match=r"again\.zip.*say which to take"):
+        contents(outer)
+    assert "give the folder that holds it" in refusal(source / "user_action.csv")
+
+
+@pytest.mark.parametrize("beside_it", ["folder", "zip", "both"])
+def test_a_csv_that_is_named_is_the_one_that_is_read(source, tmp_path, beside_it):
+    """Whatever contest's files lie around it."""
+    place = tmp_path / "mine"
+    place.mkdir()
+    if beside_it != "zip":
+        shutil.copytree(source, place / "wechat_algo_data1")
+    if beside_it != "folder":
+        packed(place / "wechat_algo_data1.zip", FILES)
+    for name in ("test_a.csv", "user_action.csv", "rows.csv"):
+        (place / name).write_text("userid,feedid\n7,8\n")
+        assert read_columns(*file_of(place / name), ["userid"])["userid"].tolist() == [7]
+        (place / name).unlink()
+        with pytest.raises(InputError, match=f"mine/{name} is missing"):
+            read_columns(*file_of(place / name), ["userid"])
+    with pytest.raises(InputError, match="is a zip: unpack it"):
+        file_of(place / "wechat_algo_data1.zip")
 
 
 def test_a_folder_in_a_folder_is_found_and_what_is_missing_is_named(source, tmp_path):

@@ -49,11 +49,12 @@ def table(name, *records):
 
 
 def turned(*records):
-    """AUC of the target, a column a model."""
+    """The README's table, a column a model; a cell has its three scores, a line each."""
     rows = {}
     for folder in map(Folder, records):
-        _, found = study.results(folder)
-        rows[folder.title] = {name: texts[0] for name, texts in found.items()}
+        scores, found = study.results(folder)
+        cells = {name: "<br>".join(text for text in texts if text) for name, texts in found.items()}
+        rows["<br>".join([folder.title, *scores])] = cells
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     return names, {title: [row.get(name, "") for name in names] for title, row in rows.items()}
 
@@ -114,8 +115,13 @@ def forest(path):
         plot.grid(axis="x", alpha=0.3)
     plots[0][0].set_yticks(np.arange(len(names)), names)
     plots[0][0].invert_yaxis()
-    figure.text(0.01, 0.01, f"filled: mean over the tasks; open: {folders[0].target}", fontsize=8)
-    figure.tight_layout()
+    words = (
+        f"filled: mean over the tasks, open: {folders[0].target};   "
+        "green: the first is better, red: the second, gray: 0 lies in the interval;   "
+        "the scales of the panels differ"
+    )
+    figure.text(0.5, 0.015, words, fontsize=9, ha="center")
+    figure.tight_layout(rect=(0, 0.03, 1, 1))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -135,17 +141,21 @@ def extraction(path):
             for task in gates if group == "shared" else [group]:
                 axes.plot([place, gates[task]], [1.2, 1.95], color=colors[task], zorder=0)
             place += 1.3
-        where = place - 0.65 * (len(names) + 1)
-        words = "shared experts" if group == "shared" else f"own experts of {group}"
-        label = {"color": colors[group], "fontsize": 9, "backgroundcolor": "white"}
-        axes.text(where, 0.5, words, ha="center", **label)
     for task, where in gates.items():
         own = box | {"edgecolor": colors[task]}
+        side = -0.9 if task == "A" else 8.7
+        axes.plot([4, side, where], [-0.1, 0.6, 2.1], color="0.6", linestyle=":", zorder=0)
         axes.text(where, 2.1, f"gate of {task}: softmax", ha="center", va="center", bbox=own)
         axes.plot([where, where], [2.3, 2.8], color=colors[task], zorder=0)
         axes.text(where, 3, f"tower of {task}: logit", ha="center", va="center", bbox=own)
     axes.text(4, 0, "x: embeddings and dense values", ha="center", va="center", bbox=box)
-    axes.set(xlim=(-0.8, 8.6), ylim=(-0.4, 3.4))
+    notes = {"A": (0.6, -0.15), "B": (7.3, -0.15), "shared": (4, -0.55)}
+    for group, place in notes.items():
+        words = f"experts of {group} alone"
+        if group == "shared":
+            words = "gray: shared experts; dotted: by what a gate weighs"
+        axes.text(*place, words, ha="center", fontsize=9, color=colors[group])
+    axes.set(xlim=(-1.1, 8.9), ylim=(-0.7, 3.4))
     axes.axis("off")
     figure.tight_layout()
     figure.savefig(path, dpi=120)

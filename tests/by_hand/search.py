@@ -50,7 +50,9 @@ def encoded(source, min_count):
     """The Folder of the CSVs' pickles that validates the day before the last; made once."""
     place = PICKLES / f"{Path(source).resolve().name}-{min_count}"
     if not (place / "meta.pkl").exists():
-        day = np.unique(read_columns(Source(source), "user_action.csv", ["date_"])["date_"])[-2]
+        day = np.unique(
+            read_columns(Source.of_contest(source), "user_action.csv", ["date_"])["date_"]
+        )[-2]
         words = [f"--out={place}", f"--valid-day={day}", f"--min-count={min_count}", "--quiet"]
         get_data.main([str(source), *words])
     return Folder(place)

@@ -28,7 +28,7 @@ from common.command import InputError, Parser, user_errors
 
 import numpy as np
 import pandas as pd
-from runs import MULTI_TASK, SINGLE, Folder, beside, cells, markdown, short, shown
+from runs import MULTI_TASK, SINGLE, Folder, beside, cell, cells, markdown, short, shown
 from scipy.stats import ttest_rel
 
 GROUPS = {
@@ -146,34 +146,47 @@ def difference(a, b):
 
 
 def focal(folder):
-    """Focal loss with and without annealing, its scores as they are and as probabilities."""
+    """Focal loss with and without annealing, its scores as they are and as probabilities.
+
+    The last rows are differences with `interval`.
+    """
     task = folder.target
     rows = {}
+    runs = {}
     losses = {"cross-entropy": "--gamma 0", "focal, gamma .5": "", "focal, gamma 2": "--gamma 2"}
     for loss, flags in losses.items():
         for rate, cycles in {"constant rate": "--cycles=", "annealed": ""}.items():
-            mapped = folder.runs("FocalLoss", f"{flags} {cycles}")
-            raw = mapped
+            mapped = raw = runs[loss, rate] = folder.runs("FocalLoss", f"{flags} {cycles}")
             if "0" not in flags:
                 raw = folder.runs("FocalLoss", f"{flags} {cycles} --raw-scores")
             texts = cells(mapped, [f"auc_{task}", f"uauc_{task}"])
             for score in ("logloss", "calibration"):
                 texts += [*cells(raw, [f"{score}_{task}"]), *cells(mapped, [f"{score}_{task}"])]
             rows[f"{loss}, {rate}"] = texts
+    pairs = {f"{loss}: gain of annealing": (loss, "annealed", loss) for loss in losses}
+    pairs |= {f"gain of {loss}": (loss, "constant rate", "cross-entropy") for loss in losses}
+    del pairs["gain of cross-entropy"]
+    for name, (loss, rate, other) in pairs.items():
+        pair = runs[loss, rate], runs[other, "constant rate"]
+        gains = [difference(*(part[f"{s}_{task}"] for part in pair)) for s in ("auc", "uauc")]
+        rows[name] = gains + [""] * 4
     names = ["AUC", "uAUC", "log loss, raw", "mapped", "predicted / actual, raw", "mapped"]
     return names, rows
 
 
 def tasks(folder):
-    """The same network with all tasks and with each alone."""
+    """The same network with all tasks and with each alone; differences with `interval`."""
     rows = {}
     for score, text in {"auc": "AUC", "uauc": "uAUC"}.items():
         for script in MULTI_TASK:
             columns = [f"{score}_{task}" for task in folder.frequent]
-            rows[f"{text}, {shown(script)}, all tasks"] = cells(folder.runs(script), columns)
+            together = folder.runs(script)
             alone = [folder.runs(script, f"--tasks {task}") for task in folder.frequent]
-            texts = [cells(runs, [c])[0] for runs, c in zip(alone, columns, strict=True)]
-            rows[f"{text}, {shown(script)}, each alone"] = texts
+            both = [(together[c], runs[c]) for runs, c in zip(alone, columns, strict=True)]
+            name = f"{text}, {shown(script)}"
+            rows[f"{name}, all tasks"] = cells(together, columns)
+            rows[f"{name}, each alone"] = [cell(runs) for _, runs in both]
+            rows[f"{name}, difference"] = [difference(*pair) for pair in both]
     return list(folder.frequent), rows
 
 
