@@ -4,6 +4,7 @@ Keras's own callbacks work beside them.
 """
 
 import time
+import warnings
 from pathlib import Path
 
 import common.backend  # noqa: F401
@@ -64,6 +65,10 @@ class TrainingLog(keras.callbacks.Callback):
         """{task: scores} of the model as it is in the end."""
         return dict(self.scores).get(self.kept, self.scores[-1][1])
 
+    def on_train_begin(self, logs=None):
+        # Keras says so of the rest of an epoch that is gone on with
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
         self.first_step = self.steps_done()
@@ -87,6 +92,9 @@ class TrainingLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.bar.close()
+        if "loss" not in logs:  # what Keras takes for the end of the data is XLA that cannot write
+            place = f"{self.data.folder}/.compiled"
+            raise InputError(f"{place}: no program could be written: make room on the disk.")
         if not np.isfinite(logs["loss"]):
             return  # `on_train_end` says so
         logits = self.model.logits(self.rows)

@@ -12,6 +12,8 @@ from difflib import get_close_matches
 
 from tqdm import tqdm
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class InputError(Exception):
     """A mistake in what the user gave: one sentence that names the place and the remedy."""
@@ -127,9 +129,12 @@ def user_errors():
     except OSError as error:
         code, sentence = 2, told(error)
     except Exception as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":
-            raise
         code, sentence = 2, "memory ran out: close other programs, or use fewer rows."
+        if any(os.strerror(number) in str(error) for number in FULL):
+            sentence = "the disk is full: make room on it."  # as TensorFlow's own errors say it
+        elif not isinstance(error, MemoryError):
+            if type(error).__name__ != "ResourceExhaustedError":
+                raise
     else:
         return
     complain(sentence)
@@ -139,9 +144,7 @@ def user_errors():
 def told(error):
     """What an OSError says to the user."""
     remedies = {
-        errno.ENOSPC: "make room on the disk",
-        errno.EDQUOT: "make room on the disk",
-        errno.EFBIG: "make room on the disk",
+        **dict.fromkeys(FULL, "make room on the disk"),
         errno.EACCES: "check its permissions",
         errno.EPERM: "check its permissions",
         errno.EROFS: "check its permissions",

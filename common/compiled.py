@@ -9,11 +9,13 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 from importlib import metadata
 from pathlib import Path
 
 from common.pickles import beside
 
+ROOM = 50_000_000  # bytes without which nothing is kept: where it cannot be, training ends
 LARGEST = 300_000_000  # bytes of all files; the oldest are removed
 LIST = "hashes.json"
 FLAGS = (
@@ -33,6 +35,8 @@ def keep_programs(folder):
     try:
         place.mkdir(parents=True, exist_ok=True)
         remove_damaged(place)
+        if shutil.disk_usage(place).free < ROOM:
+            return None
     except OSError:  # a folder that cannot be written to
         return None
     os.environ["TF_XLA_FLAGS"] = flags

@@ -5,7 +5,6 @@ import json
 import shutil
 import signal
 import threading
-import warnings
 from pathlib import Path
 
 import common.backend  # noqa: F401
@@ -52,8 +51,6 @@ class Resume(keras.callbacks.BackupAndRestore):
                 f"{self.folder} is damaged: remove it, or leave --resume out."
             ) from None
         self.model._initial_epoch = steps // self.params["steps"]
-        if steps % self.params["steps"]:  # Keras would say that the rest of an epoch is too little
-            warnings.filterwarnings("ignore", "Your input ran out of data")
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             for number in (signal.SIGINT, signal.SIGTERM):
                 self.handlers[number] = signal.signal(number, self.ask)

@@ -1,14 +1,17 @@
 """Where files cannot be written or read: a sentence, and what was there stays as it was."""
 
 import ctypes
+import errno
 import os
 import resource
 import shutil
 import subprocess
 import sys
 
+import deepfm  # noqa: F401  (its layers, for load_model)
 from common import results
-from common.command import InputError
+from common.command import InputError, user_errors
+from common.compiled import keep_programs
 from common.contract import load
 
 import keras
@@ -47,7 +50,7 @@ def test_get_data_where_there_is_no_room(size, tiny, tmp_path):
 @pytest.mark.parametrize("size", [500_000])
 def test_training_where_there_is_no_room(size, tiny_pickles, tmp_path):
     folder = shutil.copytree(tiny_pickles, tmp_path / "pickles")
-    in_process("deepfm.py", "--user-data", folder)
+    script("deepfm.py", "--user-data", folder, cwd=tmp_path)  # whose programs are kept
     before = contents(folder)
     flags = ("--user-data", folder, "--seed", 1)
     run = limited("deepfm.py", *flags, cwd=tmp_path, before=no_file_over(size))
@@ -58,6 +61,29 @@ def test_training_where_there_is_no_room(size, tiny_pickles, tmp_path):
     after = contents(folder)
     changed = {name for name in after if after[name] != before.get(name)}
     assert changed <= {"results.csv", "deepfm_submission_a.csv", "deepfm_submission_b.csv"}
+
+
+def test_where_no_compiled_program_can_be_written(tiny_pickles, tmp_path, monkeypatch):
+    """Of which XLA says that memory ran out, or Keras that the data did."""
+    flag = os.environ["TF_XLA_FLAGS"].split()[1]
+    monkeypatch.setenv("TF_XLA_FLAGS", f"--tf_xla_persistent_cache_directory={tmp_path} {flag}")
+    words = ("deepfm.py", "--user-data", tiny_pickles, "--embedding-dim", 3)
+    run = limited(*words, cwd=tmp_path, before=no_file_over(10_000))
+    assert_one_sentence(run, "make room on")
+    assert not (tiny_pickles / "results.csv").exists()
+    usage = shutil.disk_usage(tmp_path)
+    for free, kept in ((0, False), (10**9, True)):
+        monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
+        assert (keep_programs(tmp_path) is not None) == kept
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, OSError])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_told_as_one_whatever_says_so(kind, number, capsys):
+    with pytest.raises(SystemExit) as ended, user_errors():
+        raise kind(f"/x/y; {os.strerror(number)} [[node]]")
+    assert ended.value.code == 2 and "make room on" in capsys.readouterr().err
 
 
 def test_predictions_into_a_device_a_full_one_and_a_link(tiny, tiny_pickles, tmp_path):

@@ -21,7 +21,7 @@ from conftest import ROOT, assert_one_sentence, in_process, script
 from sklearn.metrics import roc_auc_score
 
 pytestmark = pytest.mark.xdist_group("saved")  # or each worker makes `kept`
-SMALL = ["--batch-size", "512", "--embedding-dim", "4"]
+OWN = ["--learning-rate", "0.002"]  # of which nothing is compiled anew
 RUNS = {
     "mmoe": [],
     "ple": ["--own-experts", "2,3,1,2", "--levels", "2"],
@@ -37,7 +37,7 @@ def kept(tiny_made, tmp_path_factory):
     for path in tiny_made.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     for name, flags in RUNS.items():
-        in_process(name, "--user-data", folder, *SMALL, *flags)
+        in_process(name, "--user-data", folder, *OWN, *flags)
     return folder
 
 
@@ -66,7 +66,7 @@ def test_results_and_pictures_are_written(kept):
     assert rows.auc_like.isna().tolist() == [False, False, False, True]
     assert (rows.rows_per_second > 0).all()
     assert json.loads(rows.settings[0])["experts"] == 8
-    assert rows.changed[0] == "--embedding-dim 4 --batch-size 512"
+    assert rows.changed[0] == "--learning-rate 0.002"
     for name in ("comparison", *RUNS):
         assert (kept / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     assert not list((kept / ".checkpoints").glob("*"))
@@ -75,7 +75,7 @@ def test_results_and_pictures_are_written(kept):
 def test_main_gives_the_model_and_its_printed_auc_is_that_of_scikit_learn(
     tiny_pickles, tiny, capsys
 ):
-    result = mmoe.main(["--user-data", str(tiny_pickles), *SMALL])
+    result = mmoe.main(["--user-data", str(tiny_pickles), *OWN])
     printed = float(capsys.readouterr().out.split()[-1])
     data = load(tiny_pickles)
     logits = result.model.logits(data.valid)
@@ -99,13 +99,13 @@ def test_main_gives_the_model_and_its_printed_auc_is_that_of_scikit_learn(
 def test_settings_a_thread_and_a_name_of_ones_own(tiny_pickles):
     """As in a notebook's worker: not the main thread, and no script that gives its name."""
     settings = mmoe.Settings(
-        user_data=str(tiny_pickles), name="mine", experts=2, batch_size=512, quiet=True
+        user_data=str(tiny_pickles), name="mine", learning_rate=0.002, quiet=True
     )
     results = []
     thread = threading.Thread(target=lambda: results.append(mmoe.main(settings)))
     thread.start()
     thread.join()
-    assert results[0].model.network.get_layer("gate_like").output.shape == (None, 2)
+    assert float(results[0].model.optimizer.learning_rate) == pytest.approx(0.002)
     assert pd.read_csv(tiny_pickles / "results.csv").model.tolist() == ["mine"]
     assert (tiny_pickles / "mine.keras").exists()
     with pytest.raises(InputError, match="nowhere"):

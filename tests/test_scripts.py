@@ -152,7 +152,7 @@ def test_a_second_epoch_has_new_embeddings_and_learns_nothing_by_heart(stand_in_
 def test_a_seed_gives_the_same_bytes_and_another_seed_others(name, tiny, tiny_pickles, tmp_path):
     made = []
     for seed in (4, 4, 5):
-        flags = ("--user-data", tiny_pickles, "--epochs", 2, "--batch-size", 64, "--seed", seed)
+        flags = ("--user-data", tiny_pickles, "--epochs", 2, "--seed", seed)
         lines = epochs(in_process(name, *flags))
         predict = ("--predict", tiny / "test_a.csv", "--out", tmp_path / "scores.csv")
         in_process(name, *flags[:2], *predict)
@@ -164,7 +164,7 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_others(name, tiny, tiny_pi
 
 @pytest.mark.parametrize("name", ["FocalLoss.py"])  # whose logits are mapped
 def test_of_several_runs_the_mean_logit_is_kept(name, tiny, tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles, "--batch-size", 256, "--epochs", 1)
+    flags = ("--user-data", tiny_pickles, "--epochs", 1)
     predict = ("--predict", tiny / "test_b.csv", "--out", tmp_path / "scores.csv")
     runs = []
     logits = []
@@ -218,7 +218,7 @@ def test_every_day_is_trained_on_in_the_end(tiny, tmp_path):
 
 
 def test_focal_loss_of_gamma_0_without_annealing_is_deepfm(tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles, "--epochs", 2, "--batch-size", 128)
+    flags = ("--user-data", tiny_pickles, "--epochs", 2)
     plain = epochs(in_process("deepfm.py", *flags))
     focal = in_process("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "")
     annealed = in_process("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "2")
@@ -297,7 +297,7 @@ def test_a_users_mistake_is_one_sentence_before_anything_is_written(
 
 
 def test_seven_tasks_and_their_weights_in_the_loss(tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles, "--batch-size", 256)
+    flags = ("--user-data", tiny_pickles)
     in_process("mmoe.py", *flags, "--tasks", ",".join(ACTIONS))
     row = results_of(tiny_pickles).iloc[-1]
     assert row.tasks == ",".join(ACTIONS) and row.auc_follow > 0
@@ -310,7 +310,7 @@ def test_seven_tasks_and_their_weights_in_the_loss(tiny_pickles, tmp_path):
 
 
 def test_each_task_its_own_network(tiny, tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles, "--batch-size", 256)
+    flags = ("--user-data", tiny_pickles)
     in_process("deepfm.py", *flags, "--target", "all")
     in_process("deepfm.py", *flags, "--target", "like", "--name", "点赞")
     every, alone = results_of(tiny_pickles).to_dict("records")
@@ -387,7 +387,7 @@ def test_resume_does_not_take_up_a_run_of_other_settings_and_says_what_is_damage
     tiny_made, tmp_path
 ):
     folder = shutil.copytree(tiny_made, tmp_path / "pickles")
-    flags = ["--user-data", folder, "--epochs", 2, "--batch-size", 32]
+    flags = ["--user-data", folder, "--epochs", 2, "--batch-size", 64, "--embedding-dim", 4]
     words = [sys.executable, ROOT / "mmoe.py", *map(str, flags)]
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     while not process.stdout.readline().startswith("epoch 1/2"):
