@@ -1,4 +1,4 @@
-"""What XLA compiled, kept in USER_DATA/.compiled: the next seed and the next run need not compile.
+"""What XLA compiled, kept in USER_DATA/.compiled: the next run need not compile.
 
 TensorFlow reads such a file without looking at what is in it. So a list of hashes lies beside them,
 and what is not as listed, as where a disk was full, is removed before it is read. A machine of

@@ -132,17 +132,20 @@ def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles, tmp_path
     assert abs(last_auc(run) - 0.5) < 0.05
 
 
-def test_a_second_epoch_has_new_embeddings_and_learns_nothing_by_heart(stand_in_pickles, tmp_path):
-    folder = shutil.copytree(stand_in_pickles, tmp_path / "data")
+@pytest.mark.xdist_group("kuairand")
+@pytest.mark.parametrize("name", ["mmoe.py"] if KUAIRAND.is_dir() else [])
+def test_a_second_epoch_has_new_embeddings_and_learns_nothing_by_heart(name, real_pickles):
     for flags in ((), ("--keep-embeddings",)):
-        in_process("mmoe.py", "--user-data", folder, "--epochs", 2, *flags)
-    kept = results_of(folder).tail(2)
+        in_process(name, "--user-data", real_pickles, "--epochs", 2, *flags)
+    kept = results_of(real_pickles).tail(2)
     curves = [json.loads(curve) for curve in kept["auc_by_epoch"]]
-    anew, same = (np.mean(list(curve.values()), axis=0) for curve in curves)  # AUC by epoch
-    assert anew.shape == (2,) and anew[0] == same[0]
-    assert anew[1] > anew[0] - 0.003 and anew[1] > same[1]
     last = [curve["read_comment"][-1] for curve in curves]
     assert last == pytest.approx(list(kept["auc_read_comment"]), abs=1e-6)
+    for curve in curves:
+        del curve["forward"]  # of 20 positives
+    anew, same = (np.mean(list(curve.values()), axis=0) for curve in curves)  # AUC by epoch
+    assert anew.shape == (2,) and anew[0] == same[0]
+    assert anew[1] > anew[0] - 0.002 and anew[1] > same[1] + 0.002
 
 
 # ---- behaviour
@@ -359,7 +362,7 @@ def test_a_run_stopped_and_resumed_is_a_run_never_stopped(name, flags, number, t
     folders = [tmp_path / "whole", tmp_path / "stopped"]
     for folder in folders:
         shutil.copytree(tiny_made, folder)
-    small = ["--epochs", 2, "--batch-size", 64, "--embedding-dim", 4]  # there is time to stop
+    small = ["--epochs", 2, "--batch-size", 128, "--embedding-dim", 4]  # there is time to stop
     flags = [*map(str, flags), *map(str, small)]
     script(name, "--user-data", folders[0], *flags, cwd=tmp_path)
     command = [sys.executable, ROOT / name, "--user-data", folders[1], *flags]
@@ -387,7 +390,7 @@ def test_resume_does_not_take_up_a_run_of_other_settings_and_says_what_is_damage
     tiny_made, tmp_path
 ):
     folder = shutil.copytree(tiny_made, tmp_path / "pickles")
-    flags = ["--user-data", folder, "--epochs", 2, "--batch-size", 64, "--embedding-dim", 4]
+    flags = ["--user-data", folder, "--epochs", 2, "--batch-size", 128, "--embedding-dim", 4]
     words = [sys.executable, ROOT / "mmoe.py", *map(str, flags)]
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     while not process.stdout.readline().startswith("epoch 1/2"):
@@ -405,7 +408,7 @@ def test_resume_does_not_take_up_a_run_of_other_settings_and_says_what_is_damage
 
 def test_another_projects_keras_settings_change_nothing(tiny_pickles, tmp_path):
     flags = ("--user-data", tiny_pickles, "--seed", 3, "--name", "点赞")
-    plain = epochs(script("mmoe.py", *flags, cwd=tmp_path))
+    plain = epochs(script("deepfm.py", *flags, cwd=tmp_path))
     (tmp_path / ".keras").mkdir()
     other = {"floatx": "float16", "backend": "torch", "image_data_format": "channels_first"}
     (tmp_path / ".keras" / "keras.json").write_text(json.dumps(other))
@@ -416,7 +419,7 @@ def test_another_projects_keras_settings_change_nothing(tiny_pickles, tmp_path):
         "PYTHONIOENCODING": "latin-1",
         "PYTHONWARNINGS": "error",
     }
-    run = script("mmoe.py", *flags, cwd=tmp_path, env=world)
+    run = script("deepfm.py", *flags, cwd=tmp_path, env=world)
     assert epochs(run) == plain and "> ??" in run.stdout
     assert "Traceback" not in run.stderr and "epoch" not in run.stderr  # but what libraries warn of
 
