@@ -22,7 +22,7 @@ from common.csvs import Source
 from common.encoding import describe, interactions, labelled_rows, tables_of, test_rows
 from common.features.ids import distinct, rows_of
 from common.features.past import Past
-from common.pickles import FIRST, read, write_all
+from common.pickles import FIRST, VERSION, read, write_all
 
 import numpy as np
 
@@ -184,7 +184,7 @@ def refuse_another_table(folder):
     """Raise InputError if a folder holds pickles that a user made of a table of his own."""
     try:
         meta = read(folder / "meta.pkl")
-        ours = meta["tables"] == ["user", "feed"] and "raw" in meta
+        ours = meta["version"] != VERSION or (meta["tables"] == ["user", "feed"] and "raw" in meta)
         name = reprlib.repr(meta["name"])
     except (InputError, TypeError, KeyError):  # missing, damaged, or of another version
         return
@@ -195,7 +195,6 @@ def refuse_another_table(folder):
 def run(args, out):
     """Encode the CSVs at `args.source` into pickles in folder `out`. Raises InputError."""
     started = time.perf_counter()
-    refuse_another_table(out)
     source = find_source(args.source)
     report = Report()
     raw = read_source(source, report)
@@ -207,8 +206,9 @@ def run(args, out):
                 f"--valid-days {args.valid_days}: only {len(days)} days follow others."
             )
         folders = {out / f"day-{day}": int(day) for day in days}
-    for folder, day in folders.items():
+    for folder in folders:
         refuse_another_table(folder)
+    for folder, day in folders.items():
         log = dict(raw["log"])
         files = encode_source(raw | {"log": log}, day, args.final, args.min_count, report)
         write_all(folder, files)
