@@ -129,12 +129,13 @@ def user_errors():
     except OSError as error:
         code, sentence = 2, told(error)
     except Exception as error:
+        is_full = any(os.strerror(number) in str(error) for number in FULL)
+        is_memory = isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__
+        if not (is_full or is_memory):
+            raise
         code, sentence = 2, "memory ran out: close other programs, or use fewer rows."
-        if any(os.strerror(number) in str(error) for number in FULL):
-            sentence = "the disk is full: make room on it."  # as TensorFlow's own errors say it
-        elif not isinstance(error, MemoryError):
-            if type(error).__name__ != "ResourceExhaustedError":
-                raise
+        if is_full:  # as TensorFlow says it, of whose errors it is one of memory
+            sentence = "the disk is full: make room on it."
     else:
         return
     complain(sentence)

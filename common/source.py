@@ -65,14 +65,11 @@ class Source:
         source = cls(path)
         if source.zip is not None or source.has("user_action.csv"):
             return source
-        zips = [place for place in path.iterdir() if place.suffix.lower() == ".zip"]
-        folder = path / "wechat_algo_data1"
-        inside = [cls(place) for place in [*([folder] if folder.is_dir() else []), *sorted(zips)]]
-        found = [place for place in inside if place.has("user_action.csv")]
+        found = [place for place in sorted(path.iterdir()) if holds_a_log(place)]
         if len(found) > 1:
-            names = " and ".join(str(place.path) for place in found)
+            names = " and ".join(map(str, found))
             raise InputError(f"{names} hold a user_action.csv each: say which to take.")
-        return found[0] if found else source
+        return cls(found[0]) if found else source
 
     def members_of_zip(self):
         """{file name: member} of the tables in the zip."""
@@ -130,6 +127,14 @@ class Source:
         if not isinstance(note, dict) or not isinstance(note.get("name"), str):
             raise InputError(f"{place} is damaged: make the data again, or remove it.")
         return note
+
+
+def holds_a_log(place):
+    """Whether it is `wechat_algo_data1/` or a zip, with a user_action.csv. Raises InputError."""
+    if place.suffix.lower() == ".zip" and place.is_file():
+        with unpacking(place), zipfile.ZipFile(place) as file:
+            return any(Path(name).name == "user_action.csv" for name in file.namelist())
+    return place.name == "wechat_algo_data1" and (place / "user_action.csv").exists()
 
 
 def file_of(path):

@@ -59,7 +59,7 @@ def test_a_zip_says_what_its_folder_says(source, tmp_path, method, inside, more)
 def test_a_zip_of_any_name_is_found_in_a_folder_and_of_two_none_is_guessed(source, tmp_path, name):
     outer = tmp_path / "outer"
     outer.mkdir()
-    packed(outer / "other.zip", {"readme.txt": "nothing of ours"})
+    packed(outer / "other.zip", {"readme.txt": "nothing of ours", "a/x.csv": "", "b/x.csv": ""})
     packed(outer / name, FILES)
     assert contents(outer) == contents(source)
     packed(outer / "again.zip", FILES)
