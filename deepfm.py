@@ -9,7 +9,8 @@ from common.callbacks import RenewedEmbeddings, TrainingLog
 from common.command import user_errors
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
-from common.recommender import STEPS, Dropout, LazyAdam, Recommender
+from common.optimizer import LazyAdam
+from common.recommender import STEPS, Dropout, Recommender
 from common.resume import asked_for
 from common.saved import use_saved
 from common.scores import mean_and_spread
@@ -96,9 +97,8 @@ def network(vectors, dense, data, tasks, settings):
 # ---- the training
 
 
-def train(data, tasks, settings, seed):
-    """One run: the trained Recommender, and the TrainingLog with its validation scores."""
-    keras.utils.set_random_seed(seed)
+def recommender(data, tasks, settings):
+    """The Recommender, compiled, which `train` then trains from each seed."""
     embedding = FeatureEmbedding(LookUp.of(data), 1 + settings.embedding_dim)
     vectors, dense = embedding.symbols()
     # a keras.Model, whose step gives the table of embeddings the gradient of looked-up rows alone
@@ -110,20 +110,26 @@ def train(data, tasks, settings, seed):
         steps_per_execution=STEPS,
         jit_compile=True,
     )
+    return model
+
+
+def train(model, data, settings, seed):
+    """One run, from new weights: the TrainingLog, with its validation scores."""
+    model.initialize(seed)
     log = TrainingLog(data, settings.target, verbose=not settings.quiet)
     model.fit(
-        model.batches(data.train, tasks, settings.batch_size, seed),
+        model.batches(data.train, settings.batch_size, seed),
         epochs=settings.epochs or data.usual_epochs(settings.batch_size),
         callbacks=[
             RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),
             log,  # adds val_auc, val_TASK_auc and so on to what callbacks may monitor
-            *asked_for(data, settings, tasks, seed, log),  # Resume; --patience, --tensorboard
+            *asked_for(data, settings, model.tasks, seed, log),  # Resume; --patience, --tensorboard
         ],
         shuffle=False,  # `batches` does it
         verbose=0,
     )
-    return model, log
+    return log
 
 
 def main(argv=None):
@@ -132,9 +138,10 @@ def main(argv=None):
     if settings.predict or settings.export:
         return use_saved(settings)
     experiment = Experiment(settings, single_task=True)
+    models = [recommender(experiment.data, tasks, settings) for tasks in experiment.networks]
     for seed in settings.seeds:
-        runs = [train(experiment.data, tasks, settings, seed) for tasks in experiment.networks]
-        experiment.keep(seed, runs)
+        logs = [train(model, experiment.data, settings, seed) for model in models]
+        experiment.keep(seed, models, logs)
     result = experiment.finish()
     print(f"{result.target} validation AUC: {mean_and_spread(result.aucs)}")
     return result

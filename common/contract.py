@@ -121,6 +121,10 @@ class Data:
         positives = float(labels.sum(dtype=np.float64))
         return math.log((positives + 0.5) / (len(labels) - positives + 0.5))
 
+    def steps(self, batch_size):
+        """Steps of an epoch, the last of them with rows that come again."""
+        return math.ceil(len(self.train[self.first_task]) / batch_size)
+
     def vocabulary(self, name):
         """The raw ids of a vocabulary, int64, sorted; None where no file has them. InputError."""
         path = self.folder / "vocabularies.pkl"

@@ -13,10 +13,11 @@ from common.command import InputError
 from common.compiled import keep_programs, list_programs
 from common.contract import load
 from common.resume import checkpoint_folder
-from common.scores import add_tests, score_tasks, score_yardsticks, weighted
+from common.scores import add_tests, score_tasks, score_yardsticks
 from common.settings import changed, hyperparameters
-from common.submission import submit
+from common.submission import submit, tests_of
 
+import keras
 import numpy as np
 
 
@@ -85,6 +86,10 @@ class Experiment:
                 "settings: give those of that run, or leave --resume out."
             )
         self.programs = keep_programs(self.folder)
+        self.tests = tests_of(self.data, [task for group in self.networks for task in group])
+        self.splits = {"test": self.data.test, **self.tests}
+        if settings.runs > 1:
+            self.splits["valid"] = self.data.valid
         self.runs = []  # their scores
         self.rows = []  # of results.csv
         self.parts = []
@@ -105,54 +110,54 @@ class Experiment:
         rows = f"{self.title}: {len(self.data.train[task]):,} training rows"
         if not self.data.valid:
             return f"{rows} of every labelled day, no validation"
-        n_valid = len(self.data.valid[task])
         day = self.data.meta["valid_day"]
-        valid = f"{rows}, {n_valid:,} validation rows{f' (day {day})' if day else ''}"
+        valid = f"{rows}, {len(self.data.valid[task]):,} validation rows"
+        valid += f" (day {day})" if day else ""
         return f"{valid}, {len(self.data.test[task]):,} test rows" if self.data.test else valid
 
-    def keep(self, seed, networks):
-        """Add a run to results.csv; networks: [(Recommender, TrainingLog)], those of the run.
+    def keep(self, seed, models, logs):
+        """Add a run to results.csv: its trained Recommenders and their TrainingLogs, one a network.
 
         A run that was not validated has no scores, and is no row.
         """
-        self.networks_of_last_run = networks
-        scores = {task: row for _, log in networks for task, row in log.final_scores.items()}
-        self.parts += [saved.Part.of(model) for model, _ in networks]
-        for model, _ in networks:
-            add_tests(scores, self.test_scores(self.logits(model, "test")))
-            if scores and self.settings.runs > 1:
-                self.logits(model, "valid")
+        self.models = models
+        self.logs = logs
+        scores = {task: row for log in logs for task, row in log.final_scores.items()}
+        self.parts += [saved.Part.of(model) for model in models]
+        for model in models:
+            logits = {split: self.logits(model, split) for split in self.splits}
+            add_tests(scores, self.scores("test", logits["test"]))
         self.runs.append(scores)
         if scores:
-            self.rows.append(self.row(seed, networks, scores))
+            self.rows.append(self.row(seed, scores))
             results.add(self.folder, self.rows[-1])
         gc.collect()  # what trained refers to itself, and holds the columns of the training rows
 
     def logits(self, model, split):
-        """{task: logits} of a split's rows, which are added to the sum over runs; {} without it."""
-        rows = getattr(self.data, split)
-        logits = model.logits(rows) if rows else {}
+        """{task: logits} of a split's rows, which are added to the sum over runs; {} of none."""
+        logits = model.logits(self.splits[split]) if self.splits[split] else {}
         for task, values in logits.items():
             total = self.totals.setdefault(split, {})
             total[task] = total.get(task, 0) + values.astype(np.float64)
         return logits
 
-    def test_scores(self, logits):
-        """{task: scores} of {task: logits} of the test rows."""
-        return score_tasks(self.data.test, logits, self.data.groups_of(self.data.test))
+    def scores(self, split, logits):
+        """{task: scores} of {task: logits} of a split's rows."""
+        rows = self.splits[split]
+        return score_tasks(rows, logits, self.data.groups_of(rows))
+
+    @property
+    def means(self):
+        """{split: {task: mean logit of the runs}}."""
+        return keras.tree.map_structure(lambda total: total / len(self.runs), self.totals)
 
     def mean_of_runs(self):
         """The scores of the mean logit of all runs, added to results.csv; None of a single run."""
         n = len(self.rows)
         if n < 2:
             return None
-        means = {
-            split: {task: total / n for task, total in totals.items()}
-            for split, totals in self.totals.items()
-        }
-        valid = self.data.valid
-        scores = score_tasks(valid, means["valid"], self.data.groups_of(valid))
-        add_tests(scores, self.test_scores(means.get("test", {})))
+        scores = self.scores("valid", self.means["valid"])
+        add_tests(scores, self.scores("test", self.means.get("test", {})))
         settings = hyperparameters(self.settings) | {"mean_of": n}
         row = {
             "seed": self.settings.seed,
@@ -161,30 +166,18 @@ class Experiment:
             "auc_by_epoch": "",
             "seconds": round(sum(row["seconds"] for row in self.rows), 2),
         }
-        results.add(self.folder, self.rows[-1] | self.metrics(scores) | row)
+        results.add(self.folder, self.rows[-1] | results.columns(scores, self.data.tasks) | row)
         return scores
 
-    def metrics(self, scores):
-        """{column of results.csv: number} of {task: scores}."""
-        numbers = {
-            f"{name}_{task}": value for task in scores for name, value in scores[task].items()
-        }
-        tasks = self.data.tasks
-        if list(tasks) == list(scores) and all("uauc" in scores[task] for task in tasks):
-            uaucs = {task: scores[task]["uauc"] for task in tasks}
-            numbers["weighted_uauc"] = weighted(uaucs, tasks)
-        return numbers
-
-    def row(self, seed, networks, scores):
-        """The row of results.csv of a run."""
+    def row(self, seed, scores):
+        """The row of results.csv of the last run."""
         meta = self.data.meta
         tasks = list(scores)
-        logs = [log for _, log in networks]
-        n_rows = len(self.data.train[tasks[0]]) * sum(len(log.scores) for log in logs)
-        seconds = sum(log.seconds for log in logs)
+        n_rows = len(self.data.train[tasks[0]]) * sum(len(log.scores) for log in self.logs)
+        seconds = sum(log.seconds for log in self.logs)
         by_epoch = {
             task: [round(scores[task]["auc"], 6) for _, scores in log.scores]
-            for log in logs
+            for log in self.logs
             for task in log.scores[0][1]
         }
         return {
@@ -198,7 +191,7 @@ class Experiment:
             "seed": seed,
             "settings": json.dumps(hyperparameters(self.settings), sort_keys=True),
             "changed": changed(self.settings),
-            **self.metrics(scores),
+            **results.columns(scores, self.data.tasks),
             "auc_by_epoch": json.dumps(by_epoch),
             "seconds": round(seconds, 2),
             "rows_per_second": round(n_rows / max(seconds, 1e-9)),
@@ -215,34 +208,37 @@ class Experiment:
             shutil.rmtree(path, ignore_errors=True)
         if self.programs:
             list_programs(self.programs)
-        models, logs = zip(*self.networks_of_last_run, strict=True)
         valid = self.data.valid
-        means = models[0].mean_outputs(valid, list(gates)) if gates and valid else {}
+        means = self.models[0].mean_outputs(valid, list(gates)) if gates and valid else {}
         weights = {
             gate: dict(zip(gates[gate], mean.tolist(), strict=True)) for gate, mean in means.items()
         }
         mean = self.mean_of_runs()
-        whole = saved.whole_model(self.data, self.parts)
-        saved.save(self.folder / f"{self.settings.name}.keras", whole)
-        learned = [task for model in models for task in model.network.output]
+        name = self.settings.name
+        saved.save(self.folder / f"{name}.keras", saved.whole_model(self.data, self.parts))
         several = f", the mean of {len(self.runs)} runs" if len(self.runs) > 1 else ""
-        for line in submit(self.data, self.folder, self.settings.name, whole, learned):
-            self.say(line + several)
+        for test, rows in self.tests.items():
+            path = self.folder / f"{name}_submission_{test[-1]}.csv"
+            n_rows = submit(path, self.data, rows, self.means[test])
+            self.say(f"{path}: {n_rows:,} rows for the contest{several}")
         if valid:
             self.compare()
-        path = self.folder / f"{self.settings.name}.png"
-        plots.curves(path, f"{self.label}, {self.title}", [vars(log) for log in logs], weights)
-        return Result(self.target, self.runs, list(models), mean)
+        plots.curves(
+            self.folder / f"{name}.png",
+            f"{self.label}, {self.title}",
+            [vars(log) for log in self.logs],
+            weights,
+        )
+        return Result(self.target, self.runs, self.models, mean)
 
     def compare(self):
         """Print and draw all models that were run on this data, and the yardsticks."""
-        data = self.data
-        runs = results.load(self.folder, data.fingerprint)
-        marks = score_yardsticks(data, data.valid)
-        tests = score_yardsticks(data, data.test) if data.test else {}
+        runs = results.load(self.folder, self.data.fingerprint)
+        marks = score_yardsticks(self.data, self.data.valid)
+        tests = score_yardsticks(self.data, self.data.test) if self.data.test else {}
         for name in marks.keys() & tests.keys():
             add_tests(marks[name], tests[name])
-        shown = (runs, marks, data, self.label, self.target)
+        shown = (runs, marks, self.data, self.label, self.target)
         if not self.settings.quiet:
             results.print_table(*shown, self.settings.verbose)
         plots.comparison(self.folder / "comparison.png", *shown)

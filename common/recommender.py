@@ -1,4 +1,4 @@
-"""The model in training: a keras.Model whose step is one XLA program, and its optimizer."""
+"""The model in training: a keras.Model whose step is one XLA program."""
 
 import keras
 import numpy as np
@@ -6,56 +6,6 @@ import tensorflow as tf
 
 STEPS = 50  # of `fit` between two returns to Python and its callbacks
 SCORING_BATCH = 16384
-
-
-@keras.saving.register_keras_serializable("multitask")
-class LazyAdam(keras.optimizers.Adam):
-    """Adam that touches only those rows of an embedding table that the batch looks up.
-
-    The gradient of a table comes as tf.IndexedSlices, each row once. Rows that are not in it keep
-    their weights and moments (lazy Adam), where Adam (Kingma and Ba, 2015) would let them drift.
-    To the gradient of a touched row comes l2 times the row, as of a penalty of l2 / 2 times the sum
-    of squares, which the loss that is reported does not show.
-    """
-
-    def __init__(self, learning_rate=0.001, l2=0.0, name="lazy_adam", **kwargs):
-        super().__init__(learning_rate, name=name, **kwargs)
-        self.l2 = l2
-
-    def build(self, variables):
-        if not self.built:
-            super().build(variables)
-            self.renewed = self.add_variable((), "zeros", "int64", name="renewed")
-
-    def update_step(self, gradient, variable, learning_rate):
-        if not isinstance(gradient, tf.IndexedSlices):
-            return super().update_step(gradient, variable, learning_rate)
-        index = self._get_variable_index(variable)
-        mean = self._momentums[index].value
-        square = self._velocities[index].value
-        ids = gradient.indices
-        gradient = gradient.values
-        if self.l2:
-            gradient += self.l2 * tf.gather(variable, ids)
-        new_mean = self.beta_1 * tf.gather(mean, ids) + (1 - self.beta_1) * gradient
-        new_square = self.beta_2 * tf.gather(square, ids) + (1 - self.beta_2) * gradient**2
-        mean.scatter_update(tf.IndexedSlices(new_mean, ids))
-        square.scatter_update(tf.IndexedSlices(new_square, ids))
-        step = tf.cast(self.iterations.value - self.renewed.value + 1, tf.float32)
-        correction = tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
-        rate = tf.cast(learning_rate, tf.float32) * correction
-        change = rate * new_mean / (tf.sqrt(new_square) + self.epsilon)
-        variable.scatter_sub(tf.IndexedSlices(change, ids))
-
-    def forget(self, variable):
-        """Set the moments of a table that was drawn anew to zero, its steps too."""
-        index = self._get_variable_index(variable)
-        for moments in (self._momentums[index], self._velocities[index]):
-            moments.assign(tf.zeros_like(moments.value))
-        self.renewed.assign(self.iterations)
-
-    def get_config(self):
-        return {**super().get_config(), "l2": self.l2}
 
 
 @keras.saving.register_keras_serializable("multitask")
@@ -108,20 +58,43 @@ class Recommender(keras.Model):
         self.score = tf.function(
             self.predict_step, jit_compile=True, reduce_retracing=True, autograph=False
         )
-        self._scored = None
-        self._scoring = None
+        self._scoring = {}  # datasets of the columns that were scored, by the columns' id
+        self._scoring_batch = 0
         self.built = True  # both parts are
+
+    @property
+    def tasks(self):
+        """The tasks that the network learns."""
+        return list(self.network.output)
 
     def compile(self, *args, steps_per_execution=STEPS, jit_compile=True, **kwargs):
         """Keras's. What it builds at the first step, which is then traced twice, is built here."""
         kwargs |= {"steps_per_execution": steps_per_execution, "jit_compile": jit_compile}
         super().compile(*args, **kwargs)
+        self._first_optimizer = self.optimizer.get_config()
         self.optimizer.build(self.trainable_variables)
-        labels = {task: tf.zeros([1]) for task in self.network.output}
-        logits = {task: tf.zeros([1, 1]) for task in self.network.output}
+        labels = {task: tf.zeros([1]) for task in self.tasks}
+        logits = {task: tf.zeros([1, 1]) for task in self.tasks}
         self.compute_loss(None, labels, logits)
         self.compute_metrics(None, labels, logits)
         self.reset_metrics()
+
+    def initialize(self, seed):
+        """Draw all weights anew, as the layers' initializers do, and begin the optimizer anew.
+
+        What was compiled stays, so that a further seed takes no time for it.
+        """
+        keras.utils.set_random_seed(seed)
+        table = self.embedding.table
+        table.assign(self.embedding.initializer()(table.shape))
+        fresh = keras.models.clone_model(self.network)
+        pairs = list(zip(self.network.variables, fresh.variables, strict=True))
+        if int(self.optimizer.iterations):
+            first = self.optimizer.from_config(self._first_optimizer)
+            first.build(self.trainable_variables)
+            pairs += zip(self.optimizer.variables, first.variables, strict=True)
+        for variable, new in pairs:
+            variable.assign(new)
 
     def call(self, batch, training=False):
         return self.network(list(self.embedding(batch)), training=training)
@@ -139,7 +112,7 @@ class Recommender(keras.Model):
             loss = self.compute_loss(batch, labels, logits, training=True)
         of_rows, *of_weights = tape.gradient(loss, [rows, *(weight.value for weight in weights)])
         if of_rows is not None:  # with dense features alone nothing is embedded
-            slices = tf.IndexedSlices(tf.convert_to_tensor(of_rows), batch["ids"], table.shape)
+            slices = tf.IndexedSlices(tf.convert_to_tensor(of_rows), batch["ids"], tf.shape(table))
             weights = [table, *weights]
             of_weights = [slices, *of_weights]
         self.optimizer.apply(of_weights, weights)
@@ -150,14 +123,14 @@ class Recommender(keras.Model):
         logits = self(batch, training=False)
         return {task: self.link(logit) if self.link else logit for task, logit in logits.items()}
 
-    def batches(self, columns, tasks, size, seed):
+    def batches(self, columns, size, seed):
         """A dataset for `fit`: (looked-up batch, {task: label (batch,)}), a new order an epoch.
 
         The first rows come again to fill the last batch up. An epoch begins where the optimizer is
         since the dataset was made, so that a run that was stopped goes on with the very batches
         that it had not seen.
         """
-        n = len(columns[tasks[0]])
+        n = len(columns[self.tasks[0]])
         size = min(size, n)
         steps = -(-n // size)
         self.rows_a_step = size
@@ -171,7 +144,7 @@ class Recommender(keras.Model):
 
         data = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(order, [], tf.int32))
         data = data.flat_map(tf.data.Dataset.from_tensor_slices)
-        data = self.looked_up(data, columns, tasks, size)
+        data = self.looked_up(data, columns, self.tasks, size)
         data.cardinality = lambda: tf.constant(steps, tf.int64)
         return data
 
@@ -193,24 +166,24 @@ class Recommender(keras.Model):
         options.threading.private_threadpool_size = 1  # or each thread keeps memory of its own
         return data.map(gathered).prefetch(1).with_options(options)
 
-    def labelled_batches(self, columns, tasks, size):
+    def labelled_batches(self, columns, size):
         """A dataset for `evaluate` and `validation_data`: the same, each row once and in order."""
-        rows = tf.data.Dataset.range(len(columns[tasks[0]]), output_type=tf.int32).batch(size)
-        return self.looked_up(rows, columns, tasks, None)
+        rows = tf.data.Dataset.range(len(columns[self.tasks[0]]), output_type=tf.int32)
+        return self.looked_up(rows.batch(size), columns, self.tasks, None)
 
     def scoring_batches(self, columns):
         """A dataset of (looked-up batch, {}) of all rows in order.
 
-        All batches have one size, so that one shape is compiled: the last one begins anew.
+        All batches have one size, so that one shape is compiled: the last one begins anew, and a
+        dataset of fewer rows than the ones before repeats them.
         """
-        if self._scored is not columns:  # each epoch scores the same, and is not traced again
+        if id(columns) not in self._scoring:  # each epoch scores the same, and is not traced again
             n = len(columns[self.embedding.look_up.spec["inputs"][0]])
-            size = min(n, SCORING_BATCH)
+            size = self._scoring_batch = max(self._scoring_batch, min(n, SCORING_BATCH))
             rows = np.resize(np.arange(n, dtype=np.int32), (-(-n // size), size))
             rows = tf.data.Dataset.from_tensor_slices(rows)
-            self._scoring = self.looked_up(rows, columns, [], size)
-            self._scored = columns
-        return self._scoring
+            self._scoring[id(columns)] = self.looked_up(rows, columns, [], size), columns
+        return self._scoring[id(columns)][0]
 
     def logits(self, columns):
         """{task: float32 logits (rows,)} of interactions {column: (rows,)}."""

@@ -69,6 +69,15 @@ def read(folder):
     return table
 
 
+def columns(scores, tasks):
+    """{column: number} of {task: scores}, with the weighted uAUC where all tasks have one."""
+    row = {f"{name}_{task}": value for task in scores for name, value in scores[task].items()}
+    uaucs = {task: scores[task]["uauc"] for task in scores if "uauc" in scores[task]}
+    if list(uaucs) == list(tasks):
+        row["weighted_uauc"] = weighted(uaucs, tasks)
+    return row
+
+
 def check(folder):
     """Raise InputError if folder/results.csv is no table of runs, so that no run is lost later."""
     read(folder)

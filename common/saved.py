@@ -76,7 +76,9 @@ class Part:
 
     @classmethod
     def of(cls, model):
-        return cls(model.embedding.table.numpy(), model.network, model.link)
+        network = keras.models.clone_model(model.network)
+        network.set_weights(model.network.get_weights())
+        return cls(model.embedding.table.numpy(), network, model.link)
 
 
 def codes_of(raw, data, column):

@@ -20,35 +20,40 @@ from common.scores import uauc, weighted
 from common.source import file_of
 
 import numpy as np
+from scipy.special import expit
 
 PROBABILITY = re.compile(r"0\.\d{6}|1\.000000")
 
 
-def submit(data, folder, name, whole, tasks):
-    """Write the submission of each test file of a Data to folder; yields what can be said of it.
+def tests_of(data, tasks):
+    """{name: rows} of the test files of a Data that a model of these tasks can answer.
 
-    Nothing is written unless the tasks are those of one of the rounds. whole: the saved model.
+    None unless the tasks are those of one of the rounds, and the rows are of users and feeds.
     """
-    from common.saved import probabilities  # TensorFlow comes with it
-
-    raw = data.meta.get("raw", {})
     rounds = [set(TASK_WEIGHTS), set(FINAL_ROUND_WEIGHTS)]
-    if not {"userid", "feedid"} <= set(raw.values()) or set(tasks) not in rounds:
-        return
-    for test in TESTS:
-        rows = data.unlabelled(test)
-        if rows is not None:
-            columns = {raw[column]: raw_ids(data, column, rows[column]) for column in raw}
-            path = folder / f"{name}_submission_{test[-1]}.csv"
-            write(path, columns["userid"], columns["feedid"], probabilities(whole, columns))
-            yield f"{path}: {len(columns['userid']):,} rows for the contest"
+    raw = data.meta.get("raw", {}).values()
+    if not {"userid", "feedid"} <= set(raw) or set(tasks) not in rounds:
+        return {}
+    tests = {name: data.unlabelled(name) for name in TESTS}
+    return {name: rows for name, rows in tests.items() if rows is not None}
 
 
-def raw_ids(data, column, codes):
-    """The raw ids of a column of interactions; -1 for unknown ones."""
+def raw_ids(data, rows, name):
+    """The raw ids, int64 (rows,), from which a column of interactions was coded; -1: unknown."""
+    column = next(column for column, raw in data.meta["raw"].items() if raw == name)
     if column in data.tables:
-        return data.tables[column]["key"][codes]
-    return np.concatenate([[-1, -1], data.vocabulary(column)])[codes]
+        return data.tables[column]["key"][rows[column]]
+    return np.concatenate([[-1, -1], data.vocabulary(column)])[rows[column]]
+
+
+def submit(path, data, rows, logits):
+    """Write the submission of a test file of a Data: the number of its rows.
+
+    rows: {column: (rows,)}; logits: {task: (rows,)}.
+    """
+    ids = {name: raw_ids(data, rows, name) for name in ("userid", "feedid")}
+    write(path, **ids, probabilities={task: expit(values) for task, values in logits.items()})
+    return len(ids["userid"])
 
 
 def write(path, userid, feedid, probabilities):

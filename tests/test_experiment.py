@@ -80,7 +80,7 @@ def test_patience_needs_epochs_a_day_that_validates_and_two_classes(tmp_path):
     data.valid = {}
     settings = mmoe.Settings(user_data=str(tmp_path), epochs=3, patience=1, quiet=True)
     with pytest.raises(InputError, match="--patience needs a day that validates"):
-        mmoe.train(data, list(data.tasks), settings, seed=0)
+        mmoe.train(mmoe.recommender(data, list(data.tasks), settings), data, settings, seed=0)
 
 
 def test_with_patience_the_scores_and_the_saved_model_are_of_the_best_epoch(tiny_pickles, capsys):

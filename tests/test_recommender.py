@@ -1,6 +1,7 @@
 """A step of training against slow versions, and `fit` as any Keras model's."""
 
-from common.recommender import Dropout, LazyAdam, Recommender
+from common.optimizer import LazyAdam
+from common.recommender import Dropout, Recommender
 
 import keras
 import numpy as np
@@ -135,7 +136,7 @@ def test_a_step_has_the_gradients_of_a_plain_tape(features):
 
 def fitted(data, epochs=2, size=8, optimizer=None, regularizer=None, callbacks=(), **options):
     model = compiled(recommender(data, regularizer), optimizer or LazyAdam(0.05), **options)
-    batches = model.batches(data.train, ["like", "forward"], size, seed=3)
+    batches = model.batches(data.train, size, seed=3)
     history = model.fit(batches, epochs=epochs, callbacks=list(callbacks), shuffle=False, verbose=0)
     return model, history.history
 
@@ -160,11 +161,56 @@ def test_a_step_is_traced_once_and_compiled_for_few_shapes():
 
     plain = recommender(data)
     model = compiled(Counted(plain.embedding, plain.network), LazyAdam())
-    batches = model.batches(data.train, ["like", "forward"], 100, seed=0)
+    batches = model.batches(data.train, 100, seed=0)
     shapes = {tuple(map(tuple, (t.shape for t in tf.nest.flatten(batch)))) for batch in batches}
     model.fit(batches, epochs=3, shuffle=False, verbose=0)
     assert len(traced) <= 2  # once for the first shapes, once for any
     assert len(shapes) == 1
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: LazyAdam(0.05, l2=0.01),
+        lambda: keras.optimizers.Adagrad(0.05, initial_accumulator_value=0.3),
+        lambda: keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 9, 0.5), 0.9),
+    ],
+)
+def test_from_the_same_seed_a_trained_model_learns_what_a_new_one_does(optimizer):
+    """Whatever the optimizer keeps, and whatever a callback did to its rate."""
+    data = data_of()
+    traced = []
+
+    class Counted(Recommender):
+        def train_step(self, batch):
+            traced.append(1)
+            return super().train_step(batch)
+
+    def weights_of(model, seed):
+        model.initialize(seed)
+        batches = model.batches(data.train, 10, seed)
+        halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+        is_constant = isinstance(model.optimizer._learning_rate, keras.Variable)
+        callbacks = [halve] if is_constant else []
+        model.fit(batches, epochs=2, callbacks=callbacks, shuffle=False, verbose=0)
+        return [variable.numpy() for variable in model.variables]
+
+    def new():
+        plain = recommender(data)
+        x = keras.layers.Flatten()(plain.network.inputs[0])
+        logits = keras.layers.Dense(1)(Dropout(0.5)(keras.layers.Dense(4, "relu")(x)))
+        logits = {task: logits + logit for task, logit in plain.network.output.items()}
+        network = keras.Model(plain.network.inputs, logits)
+        return compiled(Counted(plain.embedding, network), optimizer(), jit_compile=False)
+
+    once = new()
+    every = [weights_of(once, seed) for seed in (5, 6, 5)]
+    assert len(traced) <= 2  # once for the first shapes, once for any
+    for again, wanted in zip(every[2], weights_of(new(), 5), strict=True):
+        np.testing.assert_array_equal(again, wanted)
+    for again, first, other in zip(every[2], every[0], every[1], strict=True):
+        np.testing.assert_array_equal(again, first)
+        assert again.size < 2 or not np.array_equal(again, other)
 
 
 def test_metrics_regularizers_and_any_optimizer_count_as_in_any_keras_model():
@@ -192,7 +238,7 @@ def test_every_row_comes_once_and_all_batches_have_one_size(n, size):
     data.train["price"] = np.arange(n, dtype=np.float32)
     model = compiled(recommender(data), LazyAdam())
     orders = []
-    batches = model.batches(data.train, ["like"], size, seed=0)
+    batches = model.batches(data.train, size, seed=0)
     for _ in range(2):
         orders.append([batch["dense"]["parts"][0].numpy()[:, 0] for batch, _ in batches])
         model.optimizer.iterations.assign(len(orders[0]))
@@ -206,7 +252,7 @@ def test_every_row_comes_once_and_all_batches_have_one_size(n, size):
 def test_a_run_that_begins_amid_an_epoch_takes_the_batches_that_are_left():
     data = data_of("price", n_rows=40)
     model = compiled(recommender(data), LazyAdam())
-    batches = model.batches(data.train, ["like"], 10, seed=1)
+    batches = model.batches(data.train, 10, seed=1)
     prices = [batch["dense"]["parts"][0].numpy() for batch, _ in batches]
     model.optimizer.iterations.assign(3)
     rest = [batch["dense"]["parts"][0].numpy() for batch, _ in batches]
@@ -218,10 +264,10 @@ def test_another_fit_and_evaluate_take_every_row_once():
     data = data_of(n_rows=45)
     model, _ = fitted(data, epochs=1, size=7, metrics={"like": ["mse"]})
     assert int(model.optimizer.iterations) == 7
-    assert len(list(model.batches(data.train, ["like", "forward"], 20, seed=1))) == 3
-    rows = model.labelled_batches(data.train, ["like", "forward"], 20)
+    assert len(list(model.batches(data.train, 20, seed=1))) == 3
+    rows = model.labelled_batches(data.train, 20)
     model.fit(
-        model.batches(data.train, ["like", "forward"], 20, seed=1),
+        model.batches(data.train, 20, seed=1),
         validation_data=rows, shuffle=False, verbose=0,
     )  # fmt: skip
     found = model.evaluate(rows, return_dict=True, verbose=0)

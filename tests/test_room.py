@@ -16,7 +16,7 @@ from common.contract import load
 
 import keras
 import pytest
-from conftest import ROOT, assert_one_sentence, in_process, script
+from conftest import ROOT, assert_one_sentence, run_main, script
 
 
 def contents(folder):
@@ -87,16 +87,16 @@ def test_a_full_disk_is_told_as_one_whatever_says_so(kind, number, capsys):
 
 
 def test_predictions_into_a_device_a_full_one_and_a_link(tiny, tiny_pickles, tmp_path):
-    in_process("mmoe.py", "--user-data", tiny_pickles)
+    run_main("mmoe.py", "--user-data", tiny_pickles)
     flags = ("--user-data", tiny_pickles, "--predict", tiny / "test_a.csv")
     run = script("mmoe.py", *flags, "--out", "/dev/full", cwd=tmp_path, check=False)
     assert_one_sentence(run, "No space left", "make room")
-    in_process("mmoe.py", *flags, "--out", "/dev/null")
+    run_main("mmoe.py", *flags, "--out", "/dev/null")
     (tmp_path / "link.csv").symlink_to(tmp_path / "target.csv")
-    in_process("mmoe.py", *flags, "--out", tmp_path / "link.csv")
+    run_main("mmoe.py", *flags, "--out", tmp_path / "link.csv")
     assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "target.csv").stat().st_size > 1000
     with pytest.raises(InputError, match=r"--out .* its folder does not exist"):
-        in_process("mmoe.py", *flags, "--out", tmp_path / "no" / "x.csv")
+        run_main("mmoe.py", *flags, "--out", tmp_path / "no" / "x.csv")
 
 
 def without_the_rights_of_root():

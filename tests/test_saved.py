@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_one_sentence, in_process, script
+from conftest import ROOT, assert_one_sentence, run_main, script
 from sklearn.metrics import roc_auc_score
 
 pytestmark = pytest.mark.xdist_group("saved")  # or each worker makes `kept`
@@ -37,7 +37,7 @@ def kept(tiny_made, tmp_path_factory):
     for path in tiny_made.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     for name, flags in RUNS.items():
-        in_process(name, "--user-data", folder, *OWN, *flags)
+        run_main(name, "--user-data", folder, *OWN, *flags)
     return folder
 
 
@@ -120,7 +120,7 @@ def test_predict_scores_a_csv_whatever_ids_it_has(kept, tiny, tmp_path, name):
     text = rows.to_csv(index=False).replace("userid", ' "userid" ', 1)  # as spreadsheets may
     (tmp_path / "rows.csv").write_text(text)
     predict = ("--predict", tmp_path / "rows.csv", "--out", tmp_path / "out.csv")
-    run = in_process(name, "--user-data", kept, *predict)
+    run = run_main(name, "--user-data", kept, *predict)
     assert f"{len(rows):,} rows" in run.stdout
     found = pd.read_csv(tmp_path / "out.csv")
     tasks = ["read_comment"] if name == "FocalLoss" else list(TASKS)
@@ -161,7 +161,7 @@ print({{task: p.shape for task, p in model.predict(rows, verbose=0).items()}})
 @pytest.mark.parametrize("name", ["mmoe", "deepfm"])
 def test_export_writes_a_saved_model_that_needs_no_code_of_ours(kept, tiny, tmp_path, name):
     for version in (1, 2):
-        in_process(name, "--user-data", kept, "--export", tmp_path / "serving")
+        run_main(name, "--user-data", kept, "--export", tmp_path / "serving")
         assert (tmp_path / "serving" / str(version) / "saved_model.pb").exists()
     code = f"""
 import json, numpy as np, pandas as pd, tensorflow as tf
@@ -193,7 +193,7 @@ def test_predict_of_a_csv_that_is_wrong(kept, tmp_path, text, part):
     (tmp_path / "rows.csv").write_text(text, encoding="gbk")
     flags = ("--predict", tmp_path / "rows.csv", "--out", tmp_path / "out.csv")
     with pytest.raises(InputError, match=r"rows\.csv") as refused:
-        in_process("mmoe", "--user-data", kept, *flags)
+        run_main("mmoe", "--user-data", kept, *flags)
     assert part in str(refused.value) and "\n" not in str(refused.value)
     assert not (tmp_path / "out.csv").exists()
 
@@ -235,13 +235,13 @@ def test_a_table_of_ones_own_is_learned_and_predicted(tmp_path):
     }
     for name, content in {"meta": meta, "train": rows(20000), "valid": rows(4000)}.items():
         (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(content))
-    run = in_process("ple.py", "--user-data", tmp_path, "--batch-size", 64)
+    run = run_main("ple.py", "--user-data", tmp_path, "--batch-size", 64)
     last = run.stdout.splitlines()[-1].split()
     assert last[0] == "click" and 0.77 < float(last[-1]) < 0.85
     table = pd.DataFrame({"site": [2, 3, 999, -5], "price_0": 0.5, "price_1": [0.0, 1, 2, 3]})
     table.to_csv(tmp_path / "rows.csv", index=False)
     flags = ("--user-data", tmp_path, "--predict", tmp_path / "rows.csv")
-    in_process("ple.py", *flags, "--out", tmp_path / "out.csv")
+    run_main("ple.py", *flags, "--out", tmp_path / "out.csv")
     found = pd.read_csv(tmp_path / "out.csv")
     assert list(found)[:3] == ["site", "price_0", "price_1"]
     assert found.click[1] > found.click[0] > 0  # 3 % 4 is more than 2 % 4

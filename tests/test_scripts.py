@@ -18,7 +18,7 @@ from common.scores import uauc, yardsticks
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import KUAIRAND, ROOT, assert_one_sentence, in_process, in_terminal, script
+from conftest import KUAIRAND, ROOT, assert_one_sentence, in_terminal, run_main, script
 from sklearn.metrics import roc_auc_score
 
 SCRIPTS = ["deepfm.py", "FocalLoss.py", "mmoe.py", "ple.py"]
@@ -128,7 +128,7 @@ def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles, tmp_path
                 content[name] = np.zeros_like(content[name])
         contents[f"{key}.pkl"] = content
     write_all(folder, contents)
-    run = in_process("mmoe.py", "--user-data", folder)
+    run = run_main("mmoe.py", "--user-data", folder)
     assert abs(last_auc(run) - 0.5) < 0.05
 
 
@@ -136,7 +136,7 @@ def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles, tmp_path
 @pytest.mark.parametrize("name", ["mmoe.py"] if KUAIRAND.is_dir() else [])
 def test_a_second_epoch_has_new_embeddings_and_learns_nothing_by_heart(name, real_pickles):
     for flags in ((), ("--keep-embeddings",)):
-        in_process(name, "--user-data", real_pickles, "--epochs", 2, *flags)
+        run_main(name, "--user-data", real_pickles, "--epochs", 2, *flags)
     kept = results_of(real_pickles).tail(2)
     curves = [json.loads(curve) for curve in kept["auc_by_epoch"]]
     last = [curve["read_comment"][-1] for curve in curves]
@@ -156,9 +156,9 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_others(name, tiny, tiny_pi
     made = []
     for seed in (4, 4, 5):
         flags = ("--user-data", tiny_pickles, "--epochs", 2, "--seed", seed)
-        lines = epochs(in_process(name, *flags))
+        lines = epochs(run_main(name, *flags))
         predict = ("--predict", tiny / "test_a.csv", "--out", tmp_path / "scores.csv")
-        in_process(name, *flags[:2], *predict)
+        run_main(name, *flags[:2], *predict)
         assert len(lines) == 2
         made.append((lines, (tmp_path / "scores.csv").read_bytes()))
     assert made[0] == made[1]
@@ -172,8 +172,8 @@ def test_of_several_runs_the_mean_logit_is_kept(name, tiny, tiny_pickles, tmp_pa
     runs = []
     logits = []
     for more in (("--seed", 1), ("--seed", 2), ("--seed", 1, "--runs", 2)):
-        runs.append(in_process(name, *flags, *more))
-        in_process(name, *flags[:2], *predict)
+        runs.append(run_main(name, *flags, *more))
+        run_main(name, *flags[:2], *predict)
         p = pd.read_csv(tmp_path / "scores.csv")["read_comment"]
         logits.append(np.log(p / (1 - p)))
     *single, both = runs
@@ -195,8 +195,8 @@ def test_of_several_runs_the_mean_logit_is_kept(name, tiny, tiny_pickles, tmp_pa
 def test_every_day_is_trained_on_in_the_end(tiny, tmp_path):
     """The contest's last step: no validation, and submissions that have seen the last day."""
     words = [tiny, "--out", tmp_path / "whole"]
-    in_process("get_data.py", *words)
-    in_process("get_data.py", *words[:2], tmp_path / "final", "--final")
+    run_main("get_data.py", *words)
+    run_main("get_data.py", *words[:2], tmp_path / "final", "--final")
     whole, final = (load(tmp_path / name) for name in ("whole", "final"))
     rows = {name: len(data.train["day"]) for name, data in (("whole", whole), ("final", final))}
     assert rows["final"] == rows["whole"] + len(whole.valid["day"])
@@ -207,31 +207,31 @@ def test_every_day_is_trained_on_in_the_end(tiny, tmp_path):
     assert len(histories[0]) == 16 and final.meta["vocabularies"] != whole.meta["vocabularies"]
     one_step = ("--batch-size", 10**7, "--embedding-l2", 6e50)  # whose loss is still a number
     with pytest.raises(InputError, match="the logits are no numbers"):
-        in_process("mmoe.py", "--user-data", tmp_path / "final", *one_step)
+        run_main("mmoe.py", "--user-data", tmp_path / "final", *one_step)
     assert not (tmp_path / "final" / "mmoe.keras").exists()
-    run = in_process("mmoe.py", "--user-data", tmp_path / "final", "--runs", 2, "--epochs", 2)
+    run = run_main("mmoe.py", "--user-data", tmp_path / "final", "--runs", 2, "--epochs", 2)
     assert "no validation" in run.stdout and "auc" not in run.stdout
     assert run.stdout.splitlines()[-1] == "read_comment validation AUC: n/a"
     assert not (tmp_path / "final" / "results.csv").exists()
     for which in "ab":
         path = tmp_path / "final" / f"mmoe_submission_{which}.csv"
         test = tiny / f"test_{which}.csv"
-        scored = in_process("common.submission", path, test, tiny / f"test_{which}_labels.csv")
+        scored = run_main("common.submission", path, test, tiny / f"test_{which}_labels.csv")
         assert 0.4 < float(scored.stdout.split()[-1]) < 0.9
 
 
 def test_focal_loss_of_gamma_0_without_annealing_is_deepfm(tiny_pickles, tmp_path):
     flags = ("--user-data", tiny_pickles, "--epochs", 2)
-    plain = epochs(in_process("deepfm.py", *flags))
-    focal = in_process("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "")
-    annealed = in_process("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "2")
+    plain = epochs(run_main("deepfm.py", *flags))
+    focal = run_main("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "")
+    annealed = run_main("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "2")
     assert len(plain) == 2 and plain == epochs(focal) != epochs(annealed)
 
 
 def test_focal_scores_are_mapped_to_probabilities_in_the_same_order(tiny_pickles, tmp_path):
     for flags in ((), ("--raw-scores",)):
         flags = ("--user-data", tiny_pickles, "--gamma", 2, *flags)
-        in_process("FocalLoss.py", *flags)
+        run_main("FocalLoss.py", *flags)
     mapped, raw = results_of(tiny_pickles).tail(2).to_dict("records")
     assert mapped["auc_read_comment"] == pytest.approx(raw["auc_read_comment"], abs=1e-4)
     assert mapped["logloss_read_comment"] < raw["logloss_read_comment"]
@@ -248,7 +248,7 @@ def test_any_batch_size_trains(batch_size, tiny_pickles, tmp_path):
         contents[name] = few
     write_all(tiny_pickles, contents)
     flags = ("--user-data", tiny_pickles, "--batch-size", batch_size, "--epochs", 2)
-    lines = epochs(in_process("mmoe.py", *flags))
+    lines = epochs(run_main("mmoe.py", *flags))
     losses = [float(re.search(r"loss ([\d.]+)", line)[1]) for line in lines]
     assert losses[1] < losses[0]  # of four tasks; it has learned something
 
@@ -257,7 +257,7 @@ def test_a_task_without_positives_on_the_validation_day_is_not_available(tiny_pi
     valid = read(tiny_pickles / "valid.pkl")
     valid["read_comment"] = np.zeros_like(valid["read_comment"])
     write_all(tiny_pickles, {"valid.pkl": valid})
-    run = in_process("mmoe.py", "--user-data", tiny_pickles)
+    run = run_main("mmoe.py", "--user-data", tiny_pickles)
     assert run.stdout.splitlines()[-1] == "read_comment validation AUC: n/a"
     assert run.stderr == "" and "nan" not in run.stdout
     columns = ["auc_read_comment", "uauc_read_comment", "weighted_uauc"]
@@ -288,7 +288,7 @@ def test_a_users_mistake_is_one_sentence_before_anything_is_written(
     folder = [] if flags[0] == "--user-data" else ["--user-data", tiny_pickles]
     before = sorted(tiny_pickles.iterdir())
     with pytest.raises(InputError) as refused:
-        in_process("ple.py", *folder, *flags)
+        run_main("ple.py", *folder, *flags)
     assert part in str(refused.value) and "\n" not in str(refused.value)
     assert sorted(path for path in tiny_pickles.iterdir() if path.name[0] != ".") == before
     if flags[0] == "--target":  # as a command
@@ -301,21 +301,21 @@ def test_a_users_mistake_is_one_sentence_before_anything_is_written(
 
 def test_seven_tasks_and_their_weights_in_the_loss(tiny_pickles, tmp_path):
     flags = ("--user-data", tiny_pickles)
-    in_process("mmoe.py", *flags, "--tasks", ",".join(ACTIONS))
+    run_main("mmoe.py", *flags, "--tasks", ",".join(ACTIONS))
     row = results_of(tiny_pickles).iloc[-1]
     assert row.tasks == ",".join(ACTIONS) and row.auc_follow > 0
     header = (tiny_pickles / "mmoe_submission_b.csv").read_text().splitlines()[0]
     assert header == f"userid,feedid,{','.join(TASKS)},favorite,comment,follow"
     few = ("--tasks", "like,forward", "--target", "like", "--learning-rate", 0.01)
-    both = in_process("mmoe.py", *flags, *few)
-    weighted = in_process("mmoe.py", *flags, *few, "--task-weights", "0,1")
+    both = run_main("mmoe.py", *flags, *few)
+    weighted = run_main("mmoe.py", *flags, *few, "--task-weights", "0,1")
     assert last_auc(both) > last_auc(weighted)  # like learns but what forward teaches
 
 
 def test_each_task_its_own_network(tiny, tiny_pickles, tmp_path):
     flags = ("--user-data", tiny_pickles)
-    in_process("deepfm.py", *flags, "--target", "all")
-    in_process("deepfm.py", *flags, "--target", "like", "--name", "点赞")
+    run_main("deepfm.py", *flags, "--target", "all")
+    run_main("deepfm.py", *flags, "--target", "like", "--name", "点赞")
     every, alone = results_of(tiny_pickles).to_dict("records")
     assert every["tasks"] == ",".join(TASKS) and alone["tasks"] == "like"
     assert every["auc_like"] == alone["auc_like"]
@@ -343,7 +343,7 @@ def test_tensorboard_event_files_hold_the_curves(tiny_pickles, tmp_path):
     import tensorflow as tf
 
     flags = ("--user-data", tiny_pickles, "--tensorboard", "--epochs", 2)
-    in_process("mmoe.py", *flags)
+    run_main("mmoe.py", *flags)
     tags = []
     for file in (tiny_pickles / "tensorboard").rglob("events*"):
         for event in tf.compat.v1.train.summary_iterator(str(file)):

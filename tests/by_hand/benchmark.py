@@ -110,8 +110,9 @@ def limit(folder, rounds):
         script = import_module(name)
         settings = script.Settings(batch_size=size, quiet=True, **EXPERTS[name])
         with tempfile.TemporaryDirectory() as settings.user_data:  # for checkpoints
-            model, _ = script.train(data, tasks, settings, seed=0)
-        batches = model.batches(data.train, tasks, size, seed=0)
+            model = script.recommender(data, tasks, settings)
+            script.train(model, data, settings, seed=0)
+        batches = model.batches(data.train, size, seed=0)
         fit = partial(model.fit, batches, verbose=0, shuffle=False)
         shapes = [w.shape for w in model.network.trainable_variables if len(w.shape) == 2]
         normal = tf.random.normal

@@ -33,7 +33,7 @@ from common import results
 from common.command import InputError, Parser, user_errors
 from common.contract import load
 from common.pickles import beside
-from common.scores import mean_auc, score_tasks, weighted
+from common.scores import mean_auc, score_tasks
 
 import numpy as np
 import pandas as pd
@@ -339,10 +339,7 @@ def scores(folder, peers, rounds):
         cost, found, auc, _ = apart(trained, peer, folder, chosen, seed)
         row = common | {"model": peer, "seed": seed, "tasks": ",".join(found), **cost}
         row["settings"] = json.dumps({"peer": chosen}, sort_keys=True)
-        row |= {f"{name}_{task}": x for task in found for name, x in found[task].items()}
-        if list(found) == list(data.tasks):
-            row["weighted_uauc"] = weighted({t: found[t]["uauc"] for t in found}, data.tasks)
-        results.add(folder, row)
+        results.add(folder, row | results.columns(found, data.tasks))
         print(peer, seed, f"{auc:.4f}", f"{cost['seconds']:.0f} s", flush=True)
     add_rates(folder, data)
 
@@ -376,11 +373,13 @@ def ours(model, folder, size, seed):
     tasks = list(data.tasks)[: 1 if model == "deepfm" else None]
     rate = 0.001 * (size / 1024) ** 0.5
     options = {"embedding_l2": 0.0, "dropout": 0.0, "quiet": True}
-    settings = import_module(model).Settings(batch_size=size, learning_rate=rate, **options)
+    script = import_module(model)
+    settings = script.Settings(batch_size=size, learning_rate=rate, **options)
+    trained_model = script.recommender(data, tasks, settings)
     with tempfile.TemporaryDirectory() as settings.user_data:  # for checkpoints
-        trained_model, _ = import_module(model).train(data, tasks, settings, seed)
+        script.train(trained_model, data, settings, seed)
     auc = mean_of(data, trained_model.logits(data.valid))
-    batches = trained_model.batches(data.train, tasks, size, seed)
+    batches = trained_model.batches(data.train, size, seed)
     since = time.perf_counter()
     trained_model.fit(batches, verbose=0, shuffle=False)
     return {"rows_per_second": len(data.train["day"]) / (time.perf_counter() - since), "auc": auc}
