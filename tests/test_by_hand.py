@@ -18,6 +18,7 @@ from scipy import stats
 
 sys.path.insert(0, str(ROOT / "tests" / "by_hand"))
 
+import benchmark
 import compare
 import documents
 import runs
@@ -160,6 +161,28 @@ def test_speeds_are_those_of_the_first_and_the_last_epoch():
     lines = [f"epoch {n}/3  loss 0.5  like  auc 0.7  {n},234 rows/s" for n in (1, 2, 3)]
     speeds = compare.speeds("\n".join(["headline, 9 rows/s", *lines, "like validation AUC: 0.7"]))
     assert speeds == {"first rows/s": 1234, "last rows/s": 3234}
+
+
+def test_measured_speeds_are_kept_by_case_and_stand_in_a_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "RECORD", tmp_path / "speed.csv")
+    monkeypatch.setattr(documents, "RECORDS", tmp_path)
+    seconds = {"ours": [3.0, 1.0, 2.0], "peer": [40.0, 8.0, 9.0]}
+    ways = {
+        name: lambda i, name=name: {"rows/s": 1000 / seconds[name][i], "AUC": 0.87654}
+        for name in seconds
+    }
+    benchmark.measure("mmoe, 1024", ways, rounds=3)
+    assert not benchmark.RECORD.exists()
+    for rounds in (1, 3):  # the last one counts
+        benchmark.measure("mmoe, 1024", ways, rounds, keep="training")
+        benchmark.measure("ple", {"start": lambda i: {"seconds": 7.0}}, 2, keep="start")
+    kept = pd.read_csv(benchmark.RECORD)
+    assert kept["table"].tolist() == ["training"] * 4 + ["start"]
+    assert kept["rounds"].tolist() == [3] * 4 + [2]
+    line = "| MMOE, batch 1024 | 500 | 111 | 4.50 | .8765 | .8765 |"
+    assert line in documents.table("speed", "training", "ours", "peer").splitlines()
+    assert "| PLE | 7.00 |" in documents.table("speed", "start", "start", "-").splitlines()
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -297,3 +297,22 @@ def test_annealing_starts_hot_and_ends_cold_in_each_cycle():
             step = start + int(share * length)
             assert float(schedule(step)) == pytest.approx(wanted, rel=1e-4)
             assert float(again(tf.constant(step, tf.int64))) == float(schedule(step))
+
+
+@pytest.mark.parametrize("module", [mmoe, ple, deepfm, FocalLoss])
+def test_each_tasks_loss_counts_by_its_weight(module):
+    data = data_of("userid", "price")
+    tasks = list(TASKS) if module in (mmoe, ple) else ["like"]
+    rng = np.random.default_rng(0)
+    logits = {task: rng.normal(size=(9, 1)).astype(np.float32) for task in tasks}
+    labels = {task: rng.integers(0, 2, 9).astype(np.float32) for task in tasks}
+
+    def loss(**weights):
+        data.loss_weights = {task: weights.get(task, 0.0) for task in tasks}
+        model = module.recommender(data, tasks, module.Settings())
+        return float(model.compute_loss(None, labels, logits))
+
+    single = {task: loss(**{task: 1.0}) for task in tasks}
+    weights = {task: 2.0 + i for i, task in enumerate(tasks)}
+    wanted = sum(weights[task] * single[task] for task in tasks)
+    assert min(single.values()) > 0 and loss(**weights) == pytest.approx(wanted, rel=1e-5)

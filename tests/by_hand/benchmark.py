@@ -6,12 +6,14 @@ python tests/by_hand/benchmark.py total SOURCE       from the CSVs to the AUCs o
 python tests/by_hand/benchmark.py start USER_DATA    from the command to the first training steps
 python tests/by_hand/benchmark.py scoring USER_DATA  the scores of the validation day
 
-What is compared runs in turn, and medians are printed. `data/sample.py --scale 10` makes as many
-rows as the final round of the contest has.
+What is compared runs in turn, and medians are printed; with `--keep NAME` they become the table
+NAME of records/speed.csv. `total` also takes `--other`, another checkout, whose commands run in
+turn with these. `data/sample.py --scale 10` makes as many rows as the final round of the contest has.
 """
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +33,7 @@ import numpy as np
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
+RECORD = ROOT / "tests" / "by_hand" / "records" / "speed.csv"
 SCRIPTS = ("deepfm", "mmoe", "ple", "FocalLoss")
 EXPERTS = {"deepfm": {}, "mmoe": {}, "ple": {"own_experts": (5,), "shared_experts": 4}}
 PARSING = f"""
@@ -66,9 +69,9 @@ def run(*words, cwd=ROOT):
     return output, {"seconds": seconds, "GB": usage.ru_maxrss * unit / 1e9}
 
 
-def python(*words):
+def python(*words, cwd=ROOT):
     """A way for `measure`: Python on these words."""
-    return lambda _: run(*words)[1]
+    return lambda _: run(*words, cwd=cwd)[1]
 
 
 def timed(work, times=1):
@@ -82,25 +85,38 @@ def timed(work, times=1):
     return way
 
 
-def measure(ways, rounds):
-    """The medians of {name: function of the round to {quantity: number}}, printed; in turn."""
+def measure(case, ways, rounds, keep=None):
+    """The medians of {name: function of the round to {quantity: number}}, in turn, printed.
+
+    keep: the table of the record in which they then stand for this case.
+    """
     rows = [{"name": name, **way(i)} for i in range(rounds) for name, way in ways.items()]
     medians = pd.DataFrame(rows).groupby("name", sort=False).median()
+    print(case)
     print(medians.to_string(float_format=lambda number: f"{number:,.4g}"), flush=True)
+    if keep:
+        new = medians.reset_index().melt("name", var_name="quantity", value_name="median")
+        commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT)
+        about = {"rounds": rounds, "cores": os.cpu_count(), "commit": commit.decode().strip()}
+        new = new.assign(table=keep, case=case, date=time.strftime("%Y-%m-%d"), **about)
+        old = pd.read_csv(RECORD, dtype=str) if RECORD.exists() else new.head(0)
+        old = old[(old["table"] != keep) | (old["case"] != case)]
+        order = ["table", "case", "name", "quantity", "median", *about, "date"]
+        pd.concat([old, new])[order].to_csv(RECORD, index=False, float_format="%.4g")
     return medians
 
 
-# ---- the tables
+# ---- the tables, each a generator of cases and their ways
 
 
-def encode(source, rounds):
+def encode(source):
     """get_data.py, and only parsing what it uses."""
     with tempfile.TemporaryDirectory() as out:
         encoding = python("get_data.py", source, "--out", out)
-        measure({"get_data.py": encoding, "parsing": python("-c", PARSING, source)}, rounds)
+        yield "CSVs", {"get_data.py": encoding, "parsing": python("-c", PARSING, source)}
 
 
-def limit(folder, rounds):
+def limit(folder):
     """A step of training, and its matrix products alone, one after the other."""
     import tensorflow as tf
 
@@ -123,41 +139,53 @@ def limit(folder, rounds):
             return [(x @ w, y @ tf.transpose(w), tf.transpose(x) @ y) for x, w, y in sets]
 
         multiply()
-        ways = {
-            "step": timed(fit, int(batches.cardinality())),
-            "products": timed(lambda f=multiply: [f() for _ in range(50)][-1][-1][0].numpy(), 50),
-        }
-        print(
-            f"\n{name}, batches of {size}: {sum(6e-9 * size * n * m for n, m in shapes):.2f} GFLOP"
-        )
-        measure(ways, rounds)
+        ways = {"step": timed(fit, int(batches.cardinality()))}
+        ways["products"] = timed(lambda f=multiply: [f() for _ in range(50)][-1][-1][0].numpy(), 50)
+        yield f"{name}, {size}", ways
 
 
-def total(source, rounds):
-    """get_data.py and the four scripts."""
-    with tempfile.TemporaryDirectory() as out:
-        ways = {"get_data": python("get_data.py", source, "--out", out)}
-        ways |= {name: python(f"{name}.py", "--user-data", out) for name in SCRIPTS}
-        measure(ways, rounds)
+def total(source, other=None):
+    """The five commands, and the scripts with what was compiled or those of another checkout."""
+    source = Path(source).resolve()
+    with tempfile.TemporaryDirectory() as this, tempfile.TemporaryDirectory() as that:
+        for script in ("get_data", *SCRIPTS):
+            flags = [source, "--out"] if script == "get_data" else ["--user-data"]
+            words = [f"{script}.py", *flags]
+            ways = {"first": lambda _, words=words: anew(Path(this), *words)}
+            if other:
+                ways["other"] = python(*words, that, cwd=Path(other).resolve())
+            elif script != "get_data":
+                ways["again"] = python(*words, this)
+            yield script, ways
 
 
-def start(folder, rounds):
+def anew(folder, *words):
+    """Python on these words and the folder, without what was compiled before."""
+    shutil.rmtree(folder / ".compiled", ignore_errors=True)
+    return run(*words, folder)[1]
+
+
+def start(folder):
     """From the command to the end of the first steps that `fit` makes at once."""
     folder = Path(folder).resolve()
-    ways = {name: python("-c", FIRST_STEPS, name, folder) for name in SCRIPTS}
-    measure(ways | {"get_data.py --help": python("get_data.py", "--help")}, rounds)
+    for name in SCRIPTS:
+        yield name, {"start": python("-c", FIRST_STEPS, name, folder)}
+    yield "get_data.py --help", {"start": python("get_data.py", "--help")}
 
 
-def scoring(folder, rounds):
+def scoring(folder):
     """uAUC of all tasks, and all scores."""
     data = load(folder)
     logits = np.random.default_rng(0).normal(size=len(data.valid["day"])).astype(np.float32)
     labels = [data.valid[task] for task in data.tasks]
-    ways = {
-        "uAUC": timed(lambda: [uauc(y, logits, data.groups_of(data.valid)) for y in labels]),
-        "all scores": timed(lambda: [score(y, logits, data.groups_of(data.valid)) for y in labels]),
-    }
-    measure(ways, rounds)
+    groups = data.groups_of(data.valid)
+    yield (
+        f"{len(logits):,} rows",
+        {
+            "uAUC": timed(lambda: [uauc(y, logits, groups) for y in labels]),
+            "all scores": timed(lambda: [score(y, logits, groups) for y in labels]),
+        },
+    )
 
 
 def main(argv=None):
@@ -167,8 +195,12 @@ def main(argv=None):
     parser.add_argument("table", choices=tables)
     parser.add_argument("place", help="a folder of CSVs or of pickles")
     parser.add_argument("--rounds", type=int, default=5, help="times that each is run (5)")
+    parser.add_argument("--other", help="another checkout, for `total`")
+    parser.add_argument("--keep", metavar="NAME", help="the record's table for the medians")
     args = parser.parse_args(argv)
-    tables[args.table](args.place, args.rounds)
+    more = [args.other] if args.table == "total" else []
+    for case, ways in tables[args.table](args.place, *more):
+        measure(case, ways, args.rounds, args.keep)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The scripts of this checkout against those of another one: speed, seconds, peak memory.
 
 python tests/by_hand/compare.py OTHER_CHECKOUT USER_DATA OTHER_USER_DATA
-    [--models mmoe,ple,deepfm] [--batch-sizes 1024,10240] [--rounds 5]
+    [--models mmoe,ple,deepfm] [--batch-sizes 1024,10240] [--rounds 5] [--keep NAME]
 
 Each checkout trains two epochs on pickles of its own, in turn; medians are printed.
 """
@@ -40,14 +40,14 @@ def main(argv=None):
     parser.add_argument("--models", default="mmoe,ple,deepfm")
     parser.add_argument("--batch-sizes", default="1024,10240")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keep", metavar="NAME", help="the record's table for the medians")
     args = parser.parse_args(argv)
     for model, size in itertools.product(args.models.split(","), args.batch_sizes.split(",")):
-        print(f"\n{model}, batches of {size}")
         ways = {
             "this": lambda _, way=(model, size): training(ROOT, args.user_data, *way),
             "other": lambda _, way=(model, size): training(args.other, args.other_user_data, *way),
         }
-        medians = measure(ways, args.rounds)
+        medians = measure(f"{model}, {size}", ways, args.rounds, args.keep)
         ratios = medians.loc["this"] / medians.loc["other"]
         print(ratios.to_frame("this / other").T.to_string(float_format="{:.3f}".format))
 

@@ -45,7 +45,8 @@ def table(name, *records):
     """A table as Markdown."""
     if name in study.TABLES:
         return study.table(name, records)
-    return markdown(*{"search": search, "peers": peers, "turned": turned}[name](*records))
+    others = {"search": search, "peers": peers, "turned": turned, "speed": speed}
+    return markdown(*others[name](*records))
 
 
 def turned(*records):
@@ -87,6 +88,37 @@ def peers():
         row = f"{data.partition(',')[0]}, day {day}: {shown(peer)}"
         rows[row] = [*(short(f"{x:.4f}") for x in scores), "; ".join(words), str(len(ways))]
     return ["best AUC", "defaults", "worst", "the best has", "settings tried"], rows
+
+
+def speed(table, one, other):
+    """What benchmark.py measured: of each case both ways, and how they compare.
+
+    other: "-" for one way alone.
+    """
+    found = pd.read_csv(RECORDS / "speed.csv")
+    found = found[found["table"] == table]
+    quantities = list(dict.fromkeys(found["quantity"]))
+    columns = []
+    for quantity in quantities:
+        ways = [one] if other == "-" else [one, other]
+        columns += [f"{quantity}: {ways[0]}", *ways[1:]]
+        columns += ["ratio"] if other != "-" and quantity != "AUC" else []
+    rows = {}
+    for case, ways in found.groupby("case", sort=False):
+        median = ways.set_index(["name", "quantity"])["median"]
+        texts = []
+        for quantity in quantities:
+            pair = [median.get((name, quantity)) for name in (one, other) if name != "-"]
+            texts += [short(f"{x:.4f}") if quantity == "AUC" else of_three_digits(x) for x in pair]
+            texts += [f"{pair[0] / pair[1]:.2f}"] if other != "-" and quantity != "AUC" else []
+        name, _, size = case.partition(", ")
+        rows[f"{shown(name)}, batch {size}" if size else shown(name)] = texts
+    return columns, rows
+
+
+def of_three_digits(number):
+    """A number as text, all of its digits before the point and three at least."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:#.3g}".rstrip(".")
 
 
 def forest(path):

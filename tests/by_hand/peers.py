@@ -2,7 +2,7 @@
 
 python tests/by_hand/peers.py search USER_DATA [USER_DATA ...]   eight settings each
 python tests/by_hand/peers.py scores USER_DATA [--rounds 5]      the best of them, a seed a round
-python tests/by_hand/peers.py speed USER_DATA [--rounds 5] [--batch-size 1024]
+python tests/by_hand/peers.py speed USER_DATA [--rounds 5] [--batch-sizes 1024 10240]
 
 `search` is for the day before the one that is reported. Each peer has the same number of settings,
 drawn from its own ranges, the first being its defaults; each setting says which dense columns it
@@ -16,6 +16,7 @@ What `search` finds is kept in records/peers.csv. The packages of the peers are 
 user_data/.peers.
 """
 
+import itertools
 import json
 import os
 import resource
@@ -368,7 +369,7 @@ def add_rates(folder, data):
 
 
 def ours(model, folder, size, seed):
-    """This project's training: {"rows_per_second": of the second epoch, "auc": after the first}."""
+    """This project's training: {"rows/s": of the second epoch, "AUC": after the first}."""
     data = load(folder)
     tasks = list(data.tasks)[: 1 if model == "deepfm" else None]
     rate = 0.001 * (size / 1024) ** 0.5
@@ -382,7 +383,7 @@ def ours(model, folder, size, seed):
     batches = trained_model.batches(data.train, size, seed)
     since = time.perf_counter()
     trained_model.fit(batches, verbose=0, shuffle=False)
-    return {"rows_per_second": len(data.train["day"]) / (time.perf_counter() - since), "auc": auc}
+    return {"rows/s": len(data.train["day"]) / (time.perf_counter() - since), "AUC": auc}
 
 
 def theirs(model, folder, size, seed):
@@ -393,7 +394,7 @@ def theirs(model, folder, size, seed):
     first, _, auc, _ = apart(trained, peer, folder, chosen | {"epochs": 1}, seed)
     both, *_ = apart(trained, peer, folder, chosen | {"epochs": 2}, seed)
     n_rows = len(load(folder).train["day"])
-    return {"rows_per_second": n_rows / (both["seconds"] - first["seconds"]), "auc": auc}
+    return {"rows/s": n_rows / (both["seconds"] - first["seconds"]), "AUC": auc}
 
 
 def main(argv=None):
@@ -403,7 +404,8 @@ def main(argv=None):
     parser.add_argument("folder", nargs="+", help="folders of pickles")
     parser.add_argument("--peers", default=",".join(SPACE), help="those that take part")
     parser.add_argument("--rounds", type=int, default=5, help="seeds")
-    parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1024, 10240])
+    parser.add_argument("--keep", metavar="NAME", help="the table of the speeds in the record")
     args = parser.parse_args(argv)
     if not PLACE.exists():
         words = ["pip", "install", "-q", "--no-deps", "--target", PLACE, *PACKAGES]
@@ -415,12 +417,10 @@ def main(argv=None):
         elif args.study == "scores":
             scores(folder, peers, args.rounds)
         else:
-            more = (folder, args.batch_size)
-            ways = {}
-            for model in ("deepfm", "mmoe", "ple"):
-                ways[f"ours {model}"] = partial(apart, ours, model, *more)
-                ways[f"DeepCTR {model}"] = partial(theirs, model, *more)
-            measure(ways, args.rounds)
+            for model, size in itertools.product(("deepfm", "mmoe", "ple"), args.batch_sizes):
+                ways = {"ours": partial(apart, ours, model, folder, size)}
+                ways["DeepCTR"] = partial(theirs, model, folder, size)
+                measure(f"{model}, {size}", ways, args.rounds, args.keep)
 
 
 if __name__ == "__main__":
