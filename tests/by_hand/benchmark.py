@@ -8,7 +8,7 @@ python tests/by_hand/benchmark.py scoring USER_DATA  the scores of the validatio
 
 What is compared runs in turn, and medians are printed; with `--keep NAME` they become the table
 NAME of records/speed.csv. `total` also takes `--other`, another checkout, whose commands run in
-turn with these. `data/sample.py --scale 10` makes as many rows as the final round of the contest has.
+turn with these. `data/sample.py --scale 10` makes as many rows as the final round of the contest.
 """
 
 import itertools
