@@ -136,8 +136,8 @@ def network(vectors, dense, data, tasks, settings):
 # ---- the training
 
 
-def recommender(data, tasks, settings):
-    """The Recommender, compiled, which `train` then trains from each seed."""
+def compiled_model(data, tasks, settings):
+    """The network with its embeddings as a keras.Model, compiled: one for all seeds."""
     embedding = FeatureEmbedding(LookUp.of(data), settings.embedding_dim)
     vectors, dense = embedding.symbols()
     # a keras.Model, whose step gives the table of embeddings the gradient of looked-up rows alone
@@ -154,7 +154,7 @@ def recommender(data, tasks, settings):
 
 def train(model, data, settings, seed):
     """One run, from new weights: the TrainingLog, with its validation scores."""
-    model.initialize(seed)
+    model.initialize(seed)  # new weights and optimizer state; what is compiled stays
     log = TrainingLog(data, settings.target, verbose=not settings.quiet)
     model.fit(
         model.batches(data.train, settings.batch_size, seed),
@@ -177,7 +177,7 @@ def main(argv=None):
     if settings.predict or settings.export:
         return use_saved(settings)
     experiment = Experiment(settings)
-    models = [recommender(experiment.data, tasks, settings) for tasks in experiment.networks]
+    models = [compiled_model(experiment.data, tasks, settings) for tasks in experiment.task_groups]
     for seed in settings.seeds:
         logs = [train(model, experiment.data, settings, seed) for model in models]
         experiment.keep(seed, models, logs)

@@ -88,8 +88,7 @@ class Data:
         """Epochs that fit the data: with few ids as many as make a long training, at most 8."""
         if not self.has_few_ids:
             return otherwise
-        steps = -(-len(self.train[next(iter(self.tasks))]) // batch_size)
-        return min(8, max(otherwise, LONG // steps))
+        return min(8, max(otherwise, LONG // self.steps(batch_size)))
 
     @cached_property
     def fingerprint(self):

@@ -50,7 +50,7 @@ class Result:
 class Experiment:
     """The runs of one command on one folder of pickles.
 
-    data: the Data, with the tasks and features that the settings choose. networks: the tasks of
+    data: the Data, with the tasks and features that the settings choose. task_groups: those of
     each network that a run trains, [[every task]] or [[the target]]. Raises InputError, when it is
     made, for what would otherwise be found wrong after a run.
     """
@@ -71,14 +71,14 @@ class Experiment:
                 f"--target {self.target} is no task of {self.folder}: it has {', '.join(tasks)}; "
                 "--tasks can add others."
             )
-        self.networks = [[task] for task in tasks if every or task == self.target]
+        self.task_groups = [[task] for task in tasks if every or task == self.target]
         if not single_task:
-            self.networks = [tasks]
+            self.task_groups = [tasks]
         results.check(self.folder)
         self.checkpoints = [
             checkpoint_folder(self.data, settings, group, seed)
             for seed in settings.seeds
-            for group in self.networks
+            for group in self.task_groups
         ]
         if settings.resume and not any(path.exists() for path in self.checkpoints):
             raise InputError(
@@ -86,10 +86,7 @@ class Experiment:
                 "settings: give those of that run, or leave --resume out."
             )
         self.programs = keep_programs(self.folder)
-        self.tests = tests_of(self.data, [task for group in self.networks for task in group])
-        self.splits = {"test": self.data.test, **self.tests}
-        if settings.runs > 1:
-            self.splits["valid"] = self.data.valid
+        keras.utils.set_random_seed(settings.seed)  # for weights that no run draws
         self.runs = []  # their scores
         self.rows = []  # of results.csv
         self.parts = []
@@ -106,7 +103,7 @@ class Experiment:
 
     def headline(self):
         """The line that says what is trained on."""
-        task = self.networks[0][0]
+        task = self.task_groups[0][0]
         rows = f"{self.title}: {len(self.data.train[task]):,} training rows"
         if not self.data.valid:
             return f"{rows} of every labelled day, no validation"
@@ -122,6 +119,11 @@ class Experiment:
         """
         self.models = models
         self.logs = logs
+        if not self.runs:
+            self.tests = tests_of(self.data, [task for model in models for task in model.tasks])
+            self.splits = {"test": self.data.test, **self.tests}
+            if self.settings.runs > 1:
+                self.splits["valid"] = self.data.valid
         scores = {task: row for log in logs for task, row in log.final_scores.items()}
         self.parts += [saved.Part.of(model) for model in models]
         for model in models:

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 STEPS = 50  # of `fit` between two returns to Python and its callbacks
 SCORING_BATCH = 16384
+MOST_SCORED = 4  # datasets that a model keeps: of validation, test, and the contest's two tests
 
 
 @keras.saving.register_keras_serializable("multitask")
@@ -39,6 +40,23 @@ def scrambled(bits):
     return bits ^ tf.bitwise.right_shift(bits, 16)
 
 
+def copied(network):
+    """A network of the same layers, with new weights as their initializers draw them."""
+
+    def copy(layer):
+        more = {"safe_mode": False} if isinstance(layer, keras.layers.Lambda) else {}
+        return layer.__class__.from_config(layer.get_config(), **more)
+
+    return keras.models.clone_model(network, clone_function=copy)
+
+
+def value_of(variable):
+    """The value of a variable, as one number if it is the same everywhere."""
+    value = variable.numpy()
+    same = value.size and (value == value.flat[0]).all()
+    return value.flat[0] if same else value
+
+
 class Recommender(keras.Model):
     """{task: logits (batch, 1)} of what a LookUp gives; `fit` takes `batches`.
 
@@ -60,6 +78,7 @@ class Recommender(keras.Model):
         )
         self._scoring = {}  # datasets of the columns that were scored, by the columns' id
         self._scoring_batch = 0
+        self._first_values = None
         self.built = True  # both parts are
 
     @property
@@ -71,7 +90,6 @@ class Recommender(keras.Model):
         """Keras's. What it builds at the first step, which is then traced twice, is built here."""
         kwargs |= {"steps_per_execution": steps_per_execution, "jit_compile": jit_compile}
         super().compile(*args, **kwargs)
-        self._first_optimizer = self.optimizer.get_config()
         self.optimizer.build(self.trainable_variables)
         labels = {task: tf.zeros([1]) for task in self.tasks}
         logits = {task: tf.zeros([1, 1]) for task in self.tasks}
@@ -80,21 +98,22 @@ class Recommender(keras.Model):
         self.reset_metrics()
 
     def initialize(self, seed):
-        """Draw all weights anew, as the layers' initializers do, and begin the optimizer anew.
+        """Draw the trained weights anew, as their initializers do, and begin the optimizer anew.
 
-        What was compiled stays, so that a further seed takes no time for it.
+        What is compiled stays, so that a further seed takes no time for it. Weights that are not
+        trained become what they were at the first call. Weights trained before are set after it.
         """
         keras.utils.set_random_seed(seed)
+        still = [*self.optimizer.variables, *self.network.non_trainable_weights]
+        if self._first_values is None:
+            self._first_values = [value_of(variable) for variable in still]
         table = self.embedding.table
         table.assign(self.embedding.initializer()(table.shape))
-        fresh = keras.models.clone_model(self.network)
-        pairs = list(zip(self.network.variables, fresh.variables, strict=True))
-        if int(self.optimizer.iterations):
-            first = self.optimizer.from_config(self._first_optimizer)
-            first.build(self.trainable_variables)
-            pairs += zip(self.optimizer.variables, first.variables, strict=True)
-        for variable, new in pairs:
-            variable.assign(new)
+        fresh = copied(self.network)
+        for variable, new in zip(self.network.variables, fresh.variables, strict=True):
+            variable.assign(new)  # states of random numbers too
+        for variable, value in zip(still, self._first_values, strict=True):
+            variable.assign(np.broadcast_to(value, variable.shape))
 
     def call(self, batch, training=False):
         return self.network(list(self.embedding(batch)), training=training)
@@ -174,10 +193,12 @@ class Recommender(keras.Model):
     def scoring_batches(self, columns):
         """A dataset of (looked-up batch, {}) of all rows in order.
 
-        All batches have one size, so that one shape is compiled: the last one begins anew, and a
-        dataset of fewer rows than the ones before repeats them.
+        All batches of a dataset have one size, so that one shape is compiled: the last one begins
+        anew, and fewer rows than those of a dataset before are repeated.
         """
         if id(columns) not in self._scoring:  # each epoch scores the same, and is not traced again
+            if len(self._scoring) == MOST_SCORED:
+                self._scoring.pop(next(iter(self._scoring)))
             n = len(columns[self.embedding.look_up.spec["inputs"][0]])
             size = self._scoring_batch = max(self._scoring_batch, min(n, SCORING_BATCH))
             rows = np.resize(np.arange(n, dtype=np.int32), (-(-n // size), size))

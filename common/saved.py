@@ -15,6 +15,7 @@ from common.command import InputError
 from common.csvs import read_columns, read_header
 from common.embedding import FeatureEmbedding, LookUp, specify
 from common.pickles import OTHER, beside
+from common.recommender import copied
 from common.source import file_of
 
 import keras
@@ -76,7 +77,7 @@ class Part:
 
     @classmethod
     def of(cls, model):
-        network = keras.models.clone_model(model.network)
+        network = copied(model.network)  # since the next seed trains the same network
         network.set_weights(model.network.get_weights())
         return cls(model.embedding.table.numpy(), network, model.link)
 

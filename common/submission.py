@@ -28,7 +28,7 @@ PROBABILITY = re.compile(r"0\.\d{6}|1\.000000")
 def tests_of(data, tasks):
     """{name: rows} of the test files of a Data that a model of these tasks can answer.
 
-    None unless the tasks are those of one of the rounds, and the rows are of users and feeds.
+    Empty unless the tasks are those of one of the rounds, and the rows are of users and feeds.
     """
     rounds = [set(TASK_WEIGHTS), set(FINAL_ROUND_WEIGHTS)]
     raw = data.meta.get("raw", {}).values()

@@ -132,7 +132,7 @@ def test_whatever_lies_in_the_ranges_trains_or_ends_in_a_sentence(module, eagerl
         warnings.simplefilter("ignore")  # TensorFlow's of tf.data, which is not run eagerly
         made = module.Settings(**values | {"user_data": folder, "quiet": True, "resume": False})
         try:
-            model = module.recommender(rows, list(tasks), made)
+            model = module.compiled_model(rows, list(tasks), made)
             log = module.train(model, rows, made, seed=0)
         except InputError as error:
             assert re.fullmatch(r"[^\n]+: [^\n]+\.", str(error))

@@ -1,11 +1,15 @@
 """Which epoch is kept, how many there are, and rows that are scored once at the end."""
 
 import json
+from types import SimpleNamespace
 
 import mmoe
+from common import saved
 from common.callbacks import TrainingLog
+from common.columns import TASKS
 from common.command import InputError
 from common.contract import load
+from common.experiment import Experiment
 from common.pickles import read, write_all
 from common.resume import BestEpoch
 from common.scores import mean_auc
@@ -80,7 +84,7 @@ def test_patience_needs_epochs_a_day_that_validates_and_two_classes(tmp_path):
     data.valid = {}
     settings = mmoe.Settings(user_data=str(tmp_path), epochs=3, patience=1, quiet=True)
     with pytest.raises(InputError, match="--patience needs a day that validates"):
-        mmoe.train(mmoe.recommender(data, list(data.tasks), settings), data, settings, seed=0)
+        mmoe.train(mmoe.compiled_model(data, list(data.tasks), settings), data, settings, seed=0)
 
 
 def test_with_patience_the_scores_and_the_saved_model_are_of_the_best_epoch(tiny_pickles, capsys):
@@ -173,3 +177,17 @@ def test_a_wrong_test_pkl_is_refused_as_a_wrong_valid_pkl_is(column, tiny_pickle
     with_test(tiny_pickles, valid | {column: np.full_like(valid[column], 255)})
     with pytest.raises(InputError, match=f"test.pkl: column {column}"):
         load(tiny_pickles)
+
+
+def zeros(rows, tasks):
+    return {task: np.zeros(len(rows["user"])) for task in tasks}
+
+
+def test_a_model_of_fewer_tasks_than_the_data_makes_no_submission(tiny_pickles, monkeypatch):
+    monkeypatch.setattr(saved.Part, "of", lambda model: None)
+    settings = mmoe.Settings(user_data=str(tiny_pickles), target="like", quiet=True)
+    for tasks, tests in ((["like"], []), (TASKS, ["test_a", "test_b"])):
+        experiment = Experiment(settings)
+        model = SimpleNamespace(tasks=tasks, logits=lambda rows, tasks=tasks: zeros(rows, tasks))
+        experiment.keep(0, [model], [SimpleNamespace(final_scores={})])
+        assert list(experiment.tests) == tests

@@ -309,7 +309,7 @@ def test_each_tasks_loss_counts_by_its_weight(module):
 
     def loss(**weights):
         data.loss_weights = {task: weights.get(task, 0.0) for task in tasks}
-        model = module.recommender(data, tasks, module.Settings())
+        model = module.compiled_model(data, tasks, module.Settings())
         return float(model.compute_loss(None, labels, logits))
 
     single = {task: loss(**{task: 1.0}) for task in tasks}

@@ -47,6 +47,59 @@ def test_every_flag_shown_for_a_script_is_a_flag_of_it():
         assert flag in flags, (name, flag)
 
 
+TESTED = {  # a command's script and flags: the test that runs them
+    "get_data.py": "test_source.py::test_a_zip_says_what_its_folder_says",
+    "get_data.py --final": "test_scripts.py::test_every_day_is_trained_on_in_the_end",
+    "get_data.py --final --out": "test_scripts.py::test_every_day_is_trained_on_in_the_end",
+    "get_data.py --out": "test_scripts.py::test_every_day_is_trained_on_in_the_end",
+    "get_data.py --out --valid-days": "test_results.py::test_the_table_of_several_days",
+    "get_data.py --valid-day": "test_get_data.py::test_valid_day_splits_and_leaves_later_days_out",
+    "get_data.py --valid-days": "test_results.py::test_the_table_of_several_days",
+    "common.days": "test_results.py::test_the_table_of_several_days",
+    "common.submission": "test_submission.py::test_the_checker_is_a_command",
+    "data/census.py": "test_census.py::test_a_script_trains_on_it_and_scores_the_test_file",
+    "data/census.py --valid-share": "test_census.py::test_rows_labels_ids_and_numbers_come_out",
+    "data/kuairand.py --first-date --last-date": "test_kuairand.py::test_real_data",
+    "data/sample.py --scale": "test_sample.py::test_the_seed_decides_the_bytes",
+    "deepfm.py --target": "test_scripts.py::test_each_task_its_own_network",
+    "mmoe.py --epochs --patience": "test_experiment.py::test_with_patience_the_scores_and_the",
+    "mmoe.py --learning-rate --runs": "test_by_hand.py::test_missing_seeds_are_run_and_read",
+    "mmoe.py --out --predict": "test_saved.py::test_predict_scores_a_csv_whatever_ids_it_has",
+    "mmoe.py --runs --user-data": "test_scripts.py::test_every_day_is_trained_on_in_the_end",
+    "mmoe.py --task-weights --tasks": "test_scripts.py::test_seven_tasks",
+    "mmoe.py --user-data": "test_census.py::test_a_script_trains_on_it_and_scores_the_test_file",
+    "ple.py --epochs --resume": "test_scripts.py::test_a_run_stopped_and_resumed_is_a_run_never",
+    "ple.py --own-experts --shared-experts --tasks": "test_saved.py::test_results_and_pictures_are",
+}
+
+
+def commands(text):
+    """The commands that a document shows, in lines of their own and within sentences."""
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    shown = re.findall(r"^    (python .*)$", text, re.MULTILINE) + re.findall(
+        r"`(python .+?)`", text
+    )
+    return [part.strip() for line in shown for part in re.split("#|&&|[;；，。]", line)]
+
+
+def test_every_command_is_run_by_a_test_or_listed_as_run_by_hand():
+    by_hand = EVIDENCE.split("## Commands that no test runs\n")[1]
+    n = 0
+    for command in commands(README) + commands(EVIDENCE):
+        if not command.startswith("python "):
+            continue
+        n += 1
+        words = command.removeprefix("python ").removeprefix("-m ").split()
+        if words[0] in by_hand or "FLAGS" in words:
+            assert words[0].startswith("tests/by_hand/") or "FLAGS above" in by_hand, command
+            continue
+        shape = " ".join([words[0], *sorted({word for word in words if word.startswith("--")})])
+        assert shape in TESTED, command
+        file, name = TESTED[shape].split("::")
+        assert f"\ndef {name}" in (ROOT / "tests" / file).read_text(), name
+    assert n > 40
+
+
 def test_every_place_that_the_documents_name_is_there():
     both = README + EVIDENCE
     names = set(re.findall(r"`((?:common|data|tests|user_data)/[\w./]*)`", both))

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("saved")  # or each worker makes `kept`
 OWN = ["--learning-rate", "0.002"]  # of which nothing is compiled anew
 RUNS = {
     "mmoe": [],
-    "ple": ["--own-experts", "2,3,1,2", "--levels", "2"],
+    "ple": ["--own-experts", "2,3,1,2", "--shared-experts", "2", "--levels", "2"],
     "deepfm": ["--target", "all"],
     "FocalLoss": ["--epochs", "1"],
 }

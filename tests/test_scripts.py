@@ -301,7 +301,8 @@ def test_a_users_mistake_is_one_sentence_before_anything_is_written(
 
 def test_seven_tasks(tiny_pickles, tmp_path):
     flags = ("--user-data", tiny_pickles)
-    run_main("mmoe.py", *flags, "--tasks", ",".join(ACTIONS))
+    weights = "4,3,2,1,1,1,1"
+    run_main("mmoe.py", *flags, "--tasks", ",".join(ACTIONS), "--task-weights", weights)
     row = results_of(tiny_pickles).iloc[-1]
     assert row.tasks == ",".join(ACTIONS) and row.auc_follow > 0
     header = (tiny_pickles / "mmoe_submission_b.csv").read_text().splitlines()[0]

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from common.columns import ACTIONS, FEED_IDS, KEYWORD_LISTS, TAG_LISTS
 from common.command import Parser, user_errors
 from common.contract import load
+from common.results import versions
 from common.scores import score, uauc
 
 import numpy as np
@@ -69,9 +70,9 @@ def run(*words, cwd=ROOT):
     return output, {"seconds": seconds, "GB": usage.ru_maxrss * unit / 1e9}
 
 
-def python(*words, cwd=ROOT):
+def python(*words):
     """A way for `measure`: Python on these words."""
-    return lambda _: run(*words, cwd=cwd)[1]
+    return lambda _: run(*words)[1]
 
 
 def timed(work, times=1):
@@ -96,8 +97,7 @@ def measure(case, ways, rounds, keep=None):
     print(medians.to_string(float_format=lambda number: f"{number:,.4g}"), flush=True)
     if keep:
         new = medians.reset_index().melt("name", var_name="quantity", value_name="median")
-        commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT)
-        about = {"rounds": rounds, "cores": os.cpu_count(), "commit": commit.decode().strip()}
+        about = {"rounds": rounds, "cores": os.cpu_count(), "commit": versions()["commit"]}
         new = new.assign(table=keep, case=case, date=time.strftime("%Y-%m-%d"), **about)
         old = pd.read_csv(RECORD, dtype=str) if RECORD.exists() else new.head(0)
         old = old[(old["table"] != keep) | (old["case"] != case)]
@@ -126,7 +126,7 @@ def limit(folder):
         script = import_module(name)
         settings = script.Settings(batch_size=size, quiet=True, **EXPERTS[name])
         with tempfile.TemporaryDirectory() as settings.user_data:  # for checkpoints
-            model = script.recommender(data, tasks, settings)
+            model = script.compiled_model(data, tasks, settings)
             script.train(model, data, settings, seed=0)
         batches = model.batches(data.train, size, seed=0)
         fit = partial(model.fit, batches, verbose=0, shuffle=False)
@@ -150,19 +150,20 @@ def total(source, other=None):
     with tempfile.TemporaryDirectory() as this, tempfile.TemporaryDirectory() as that:
         for script in ("get_data", *SCRIPTS):
             flags = [source, "--out"] if script == "get_data" else ["--user-data"]
-            words = [f"{script}.py", *flags]
+            words = [ROOT / f"{script}.py", *flags]
             ways = {"first": lambda _, words=words: anew(Path(this), *words)}
             if other:
-                ways["other"] = python(*words, that, cwd=Path(other).resolve())
+                words = [Path(other).resolve() / f"{script}.py", *flags]
+                ways["other"] = lambda _, words=words: anew(Path(that), *words)
             elif script != "get_data":
                 ways["again"] = python(*words, this)
             yield script, ways
 
 
-def anew(folder, *words):
-    """Python on these words and the folder, without what was compiled before."""
+def anew(folder, script, *words):
+    """A checkout's script on these words and the folder, without what was compiled before."""
     shutil.rmtree(folder / ".compiled", ignore_errors=True)
-    return run(*words, folder)[1]
+    return run(script, *words, folder, cwd=script.parent)[1]
 
 
 def start(folder):

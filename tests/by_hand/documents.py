@@ -110,14 +110,17 @@ def speed(table, one, other):
         for quantity in quantities:
             pair = [median.get((name, quantity)) for name in (one, other) if name != "-"]
             texts += [short(f"{x:.4f}") if quantity == "AUC" else of_three_digits(x) for x in pair]
-            texts += [f"{pair[0] / pair[1]:.2f}"] if other != "-" and quantity != "AUC" else []
+            if other != "-" and quantity != "AUC":
+                texts.append("" if None in pair else f"{pair[0] / pair[1]:.2f}")
         name, _, size = case.partition(", ")
         rows[f"{shown(name)}, batch {size}" if size else shown(name)] = texts
     return columns, rows
 
 
 def of_three_digits(number):
-    """A number as text, all of its digits before the point and three at least."""
+    """A number as text, all of its digits before the point and three at least; "" for None."""
+    if number is None:
+        return ""
     return f"{number:,.0f}" if number >= 100 else f"{number:#.3g}".rstrip(".")
 
 

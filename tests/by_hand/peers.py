@@ -2,7 +2,7 @@
 
 python tests/by_hand/peers.py search USER_DATA [USER_DATA ...]   eight settings each
 python tests/by_hand/peers.py scores USER_DATA [--rounds 5]      the best of them, a seed a round
-python tests/by_hand/peers.py speed USER_DATA [--rounds 5] [--batch-sizes 1024 10240]
+python tests/by_hand/peers.py speed USER_DATA [--rounds 5] [--keep NAME]
 
 `search` is for the day before the one that is reported. Each peer has the same number of settings,
 drawn from its own ranges, the first being its defaults; each setting says which dense columns it
@@ -10,7 +10,8 @@ gets: `ours`, what get_data.py made; `simple`, the 43 of `simple_history`; or bo
 the searched day's AUC does not rise for 30 rounds, networks at the first epoch in which it does not
 rise, three at most, and both keep the best number. `scores` puts runs of the best into results.csv,
 for study.py; its seconds are of training alone, and its memory of the process. `speed` compares
-rows per second at the sizes of our defaults, without L2 and dropout.
+rows per second at the sizes of our defaults, without L2 and dropout; with --keep its medians become
+the table NAME of records/speed.csv.
 
 What `search` finds is kept in records/peers.csv. The packages of the peers are installed in
 user_data/.peers.
@@ -376,7 +377,7 @@ def ours(model, folder, size, seed):
     options = {"embedding_l2": 0.0, "dropout": 0.0, "quiet": True}
     script = import_module(model)
     settings = script.Settings(batch_size=size, learning_rate=rate, **options)
-    trained_model = script.recommender(data, tasks, settings)
+    trained_model = script.compiled_model(data, tasks, settings)
     with tempfile.TemporaryDirectory() as settings.user_data:  # for checkpoints
         script.train(trained_model, data, settings, seed)
     auc = mean_of(data, trained_model.logits(data.valid))

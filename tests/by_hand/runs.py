@@ -51,8 +51,11 @@ class Folder:
         synthetic = ", *synthetic*" if self.facts["synthetic"] else ""
         self.title = self.facts["name"].partition(",")[0] + synthetic
 
-    def runs(self, script, flags="", seeds=5):
-        """The runs of the seeds 0, 1, ... with these flags, by seed; those missing are made."""
+    def runs(self, script, flags="", seeds=5, way=None):
+        """The runs of the seeds 0, 1, ... with these flags, by seed; those missing are made.
+
+        way: what makes them, `train` or `annealed`; then the flags must name the model.
+        """
         words = ["--user-data", str(self.path), "--quiet", *flags.split()]
         settings = parse(import_module(script).Settings, None, words)
         missing = set(range(seeds)) - set(self.runs_of(settings).index)
@@ -61,7 +64,7 @@ class Folder:
             raise InputError(f"{self.path} lacks the run of {words}: keep it anew.")
         if missing:
             first = min(missing)
-            apart(train, script, replace(settings, seed=first, runs=seeds - first))
+            apart(way or train, script, replace(settings, seed=first, runs=seeds - first))
         return self.runs_of(settings).loc[list(range(seeds))]
 
     def runs_of(self, settings):
@@ -150,6 +153,16 @@ def apart(function, *args):
 def train(script, settings):
     """Run a script with these settings."""
     import_module(script).main(settings)
+
+
+def annealed(script, settings):
+    """Run a script with FocalLoss.py's annealing, one cycle an epoch, in the place of its rate."""
+    module = import_module(script)
+    schedule = import_module("FocalLoss").WarmRestarts
+    steps = load(settings.user_data).steps(settings.batch_size)
+    adam = module.LazyAdam
+    module.LazyAdam = lambda rate, **options: adam(schedule(rate, 0.0, [steps]), **options)
+    module.main(settings)
 
 
 def cell(values, sign=""):

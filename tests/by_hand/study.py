@@ -5,6 +5,7 @@ python tests/by_hand/study.py models FOLDER    AUC and uAUC of every task, model
 python tests/by_hand/study.py cost FOLDER      their log losses, seconds and memory
 python tests/by_hand/study.py pairs FOLDER     which of their differences are real
 python tests/by_hand/study.py focal FOLDER     focal loss and annealing apart
+python tests/by_hand/study.py annealing FOLDER each model with and without it, equal epochs
 python tests/by_hand/study.py tasks FOLDER     each task alone against all tasks together
 python tests/by_hand/study.py features FOLDER  what each group of features adds
 python tests/by_hand/study.py epochs FOLDER    AUC by epoch, embeddings drawn anew or not
@@ -28,7 +29,7 @@ from common.command import InputError, Parser, user_errors
 
 import numpy as np
 import pandas as pd
-from runs import MULTI_TASK, SINGLE, Folder, beside, cell, cells, markdown, short, shown
+from runs import MULTI_TASK, SINGLE, Folder, annealed, beside, cell, cells, markdown, short, shown
 from scipy.stats import ttest_rel
 
 GROUPS = {
@@ -174,6 +175,27 @@ def focal(folder):
     return names, rows
 
 
+def annealing(folder):
+    """Each model with a constant rate and annealed, one cycle an epoch; gains with `interval`."""
+    rows = {}
+    models = {"DeepFM": ("FocalLoss", "--gamma 0"), "DeepFM, focal loss": ("FocalLoss", "")}
+    models |= {shown(script): (script, "") for script in MULTI_TASK}
+    for n, (model, (script, flags)) in itertools.product((1, 2), models.items()):
+        flags = f"{flags} --epochs {n}"
+        if script in SINGLE:
+            columns = [f"auc_{folder.target}", f"uauc_{folder.target}"]
+            constant = folder.runs(script, f"{flags} --cycles=")
+            cosine = folder.runs(script, f"{flags} --cycles 1")
+        else:
+            columns = ["auc_mean", "uauc_mean"]
+            constant = folder.runs(script, flags)
+            cosine = folder.runs(script, f"{flags} --name {script}-annealed", way=annealed)
+        gains = [difference(cosine[column], constant[column]) for column in columns]
+        both = [cells(part, columns[:1])[0] for part in (constant, cosine)]
+        rows[f"{model}, {n} epoch{'s' if n > 1 else ''}"] = [*both, *gains]
+    return ["AUC, constant rate", "annealed", "gain", "gain of uAUC"], rows
+
+
 def tasks(folder):
     """The same network with all tasks and with each alone; differences with `interval`."""
     rows = {}
@@ -255,7 +277,7 @@ def of_2021(folder):
 
 
 TABLES = {f.__name__: f for f in (results, models, cost, pairs, focal, tasks, features, epochs)}
-TABLES |= {"lengths": lengths, "of_2021": of_2021}
+TABLES |= {"lengths": lengths, "of_2021": of_2021, "annealing": annealing}
 
 
 def table(name, places):
