@@ -28,6 +28,7 @@ from keras import ops
 @dataclass
 class Settings(deepfm.Settings):
     name: str = setting("FocalLoss", "name of the model in results.csv and of its files")
+    epochs: int = setting(0, "passes over the rows; 0 chooses: 2, up to 8 for few ids", 0, 10_000)
     gamma: float = setting(0.5, "how fast the loss of well-classified rows fades", 0, 100)
     alpha: float = setting(0.0, "weight of the positive class, 0 for no weights", 0, below=1)
     cycles: tuple[int, ...] = setting((1, 1), 'epochs of each annealing cycle, "" for none', 1)
@@ -106,7 +107,7 @@ def compiled_model(data, tasks, settings):
     embedding = FeatureEmbedding(LookUp.of(data), 1 + settings.embedding_dim)
     vectors, dense = embedding.symbols()
     focus = {"gamma": settings.gamma, "alpha": settings.alpha}
-    # a keras.Model, whose step gives the table of embeddings the gradient of looked-up rows alone
+    # a keras.Model whose train_step makes gradients only for the embedding rows looked up
     model = Recommender(
         embedding,
         deepfm.network(vectors, dense, data, tasks, settings),
@@ -133,7 +134,8 @@ def train(model, data, settings, seed):
             RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),
             log,  # adds val_auc, val_TASK_auc and so on to what callbacks may monitor
-            *asked_for(data, settings, model.tasks, seed, log),  # Resume; --patience, --tensorboard
+            # always Resume; BestEpoch with --patience, TensorBoard with --tensorboard
+            *asked_for(data, settings, model.tasks, seed, log),
         ],
         shuffle=False,  # `batches` does it
         verbose=0,

@@ -37,8 +37,8 @@ class Settings(RunSettings):
     dropout: float = setting(0.1, "share of hidden units left out in training", 0, below=1)
     learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
     batch_size: int = setting(1024, "rows a step", 1)
-    epochs: int = setting(0, "passes over the rows; 0: one, for few ids up to 8", 0, 10_000)
-    keep_embeddings: bool = setting(False, "keep the embeddings, draw none anew between epochs")
+    epochs: int = setting(0, "passes over the rows; 0 chooses: 1, up to 8 for few ids", 0, 10_000)
+    keep_embeddings: bool = setting(False, "do not redraw the embeddings between epochs")
 
 
 # ---- the equation
@@ -140,7 +140,7 @@ def compiled_model(data, tasks, settings):
     """The network with its embeddings as a keras.Model, compiled: one for all seeds."""
     embedding = FeatureEmbedding(LookUp.of(data), settings.embedding_dim)
     vectors, dense = embedding.symbols()
-    # a keras.Model, whose step gives the table of embeddings the gradient of looked-up rows alone
+    # a keras.Model whose train_step makes gradients only for the embedding rows looked up
     model = Recommender(embedding, network(vectors, dense, data, tasks, settings))
     model.compile(
         optimizer=LazyAdam(settings.learning_rate, l2=settings.embedding_l2),
@@ -163,7 +163,8 @@ def train(model, data, settings, seed):
             RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),
             log,  # adds val_auc, val_TASK_auc and so on to what callbacks may monitor
-            *asked_for(data, settings, model.tasks, seed, log),  # Resume; --patience, --tensorboard
+            # always Resume; BestEpoch with --patience, TensorBoard with --tensorboard
+            *asked_for(data, settings, model.tasks, seed, log),
         ],
         shuffle=False,  # `batches` does it
         verbose=0,

@@ -48,12 +48,12 @@ class TrainingLog(keras.callbacks.Callback):
     """
 
     def __init__(self, data, target, verbose=1):
-        """data: a Data, whose validation rows are scored; target: the task of the line."""
+        """data: a Data, whose validation rows are scored; target: the line's task, "" for usual."""
         super().__init__()
         self.data = data
         some = {name: column[:SOME] for name, column in data.train.items()}
         self.rows = data.valid or some  # where every day is trained on, none validates
-        self.target = target
+        self.target = target or data.first_task
         self.verbose = verbose
         self.losses = []
         self.scores = []

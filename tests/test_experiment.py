@@ -191,3 +191,10 @@ def test_a_model_of_fewer_tasks_than_the_data_makes_no_submission(tiny_pickles, 
         model = SimpleNamespace(tasks=tasks, logits=lambda rows, tasks=tasks: zeros(rows, tasks))
         experiment.keep(0, [model], [SimpleNamespace(final_scores={})])
         assert list(experiment.tests) == tests
+
+
+def test_the_line_of_an_epoch_shows_the_task_of_the_last_line():
+    data = data_of()
+    data.tasks = dict.fromkeys(["like", "read_comment"], 1)
+    assert TrainingLog(data, "").target == data.first_task == "read_comment"
+    assert TrainingLog(data, "like").target == "like"
