@@ -59,7 +59,7 @@ TESTED = {  # a command's script and flags: the test that runs them
     "common.submission": "test_submission.py::test_the_checker_is_a_command",
     "data/census.py": "test_census.py::test_a_script_trains_on_it_and_scores_the_test_file",
     "data/census.py --valid-share": "test_census.py::test_rows_labels_ids_and_numbers_come_out",
-    "data/kuairand.py --first-date --last-date": "test_kuairand.py::test_real_data",
+    "data/kuairand.py --first-date --last-date": "test_kuairand.py::test_dates_cut_the_logs",
     "data/sample.py --scale": "test_sample.py::test_the_seed_decides_the_bytes",
     "deepfm.py --target": "test_scripts.py::test_each_task_its_own_network",
     "mmoe.py --epochs --patience": "test_experiment.py::test_with_patience_the_scores_and_the",
@@ -69,7 +69,7 @@ TESTED = {  # a command's script and flags: the test that runs them
     "mmoe.py --task-weights --tasks": "test_scripts.py::test_seven_tasks",
     "mmoe.py --user-data": "test_census.py::test_a_script_trains_on_it_and_scores_the_test_file",
     "ple.py --epochs --resume": "test_scripts.py::test_a_run_stopped_and_resumed_is_a_run_never",
-    "ple.py --own-experts --shared-experts --tasks": "test_saved.py::test_results_and_pictures_are",
+    "ple.py --own-experts --shared-experts --tasks": "test_scripts.py::test_a_run_stopped_and",
 }
 
 

@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 SCRIPTS = ["deepfm.py", "FocalLoss.py", "mmoe.py", "ple.py"]
 TASKS = ["read_comment", "like", "click_avatar", "forward"]
+EXPERTS = ("--tasks", "read_comment,like", "--own-experts", "2,3", "--shared-experts", 2)
 LAST_LINE = re.compile(r"\w+ validation AUC: (\d\.\d{4})( \+- \d\.\d{4})?")
 
 
@@ -351,7 +352,7 @@ def test_tensorboard_event_files_hold_the_curves(tiny_pickles, tmp_path):
 @pytest.mark.parametrize(
     "name, flags, number",
     [
-        ("mmoe.py", (), signal.SIGINT),
+        ("ple.py", EXPERTS, signal.SIGINT),
         ("deepfm.py", ("--target", "all", "--tasks", "read_comment,like"), signal.SIGTERM),
     ],
 )
@@ -374,8 +375,8 @@ def test_a_run_stopped_and_resumed_is_a_run_never_stopped(name, flags, number, t
     assert process.returncode == 130
     assert re.fullmatch(r"stopped after .*: the same command with --resume goes on .*\n", message)
     assert not (folders[1] / "results.csv").exists()
-    run = run_main(name, "--user-data", folders[1], *flags, "--resume")
-    assert "epoch 1/2" not in run.stdout.splitlines()[1]
+    run = script(name, "--user-data", folders[1], *flags, "--resume", cwd=tmp_path)
+    assert "epoch 1/2" not in run.stdout.splitlines()[1] and run.stderr == ""
     assert not list((folders[1] / ".checkpoints").glob("*"))
     rows = [results_of(folder).iloc[0] for folder in folders]
     scores = [name for name in rows[0].index if name.startswith(("auc_", "uauc_", "logloss_"))]
@@ -421,13 +422,14 @@ def test_another_projects_keras_settings_change_nothing(tiny_pickles, tmp_path):
     assert "Traceback" not in run.stderr and "epoch" not in run.stderr  # but what libraries warn of
 
 
-@pytest.mark.parametrize("streams", ["| head -1", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("streams", ["| head -1", "2>&-", ">&- 2>&- <&-"])
 def test_where_what_is_printed_goes_changes_nothing(streams, tiny_pickles, tmp_path):
     words = f"{sys.executable} {ROOT / 'deepfm.py'} --user-data {tiny_pickles} {streams}"
     run = subprocess.run(words, shell=True, capture_output=True, text=True, cwd=tmp_path)
     assert "Traceback" not in run.stderr + run.stdout
     assert run.returncode == 0 and run.stderr == ""
-    assert run.stdout.count("\n") == (1 if streams == "| head -1" else 0)
+    whole = 13  # lines
+    assert run.stdout.count("\n") == {"| head -1": 1, "2>&-": whole}.get(streams, 0)
     assert len(results_of(tiny_pickles)) == 1
     assert (tiny_pickles / "comparison.png").read_bytes()[:4] == b"\x89PNG"
     if streams == ">&- 2>&- <&-":
