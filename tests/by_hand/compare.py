@@ -1,7 +1,7 @@
 """The scripts of this checkout against those of another one: speed, seconds, peak memory.
 
 python tests/by_hand/compare.py OTHER_CHECKOUT USER_DATA OTHER_USER_DATA
-    [--models mmoe,ple,deepfm] [--batch-sizes 1024,10240] [--rounds 5] [--keep NAME]
+    [--models deepfm,mmoe,ple,FocalLoss] [--batch-sizes 1024,10240] [--rounds 5] [--keep NAME]
 
 Each checkout trains two epochs on pickles of its own, in turn; medians are printed.
 """
@@ -37,7 +37,7 @@ def main(argv=None):
     parser = Parser(__doc__)
     for name in ("other", "user_data", "other_user_data"):
         parser.add_argument(name)
-    parser.add_argument("--models", default="mmoe,ple,deepfm")
+    parser.add_argument("--models", default="deepfm,mmoe,ple,FocalLoss")
     parser.add_argument("--batch-sizes", default="1024,10240")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keep", metavar="NAME", help="the record's table for the medians")

@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import study
-from runs import RECORDS, Folder, markdown, short, shown
+from runs import RECORDS, Folder, cell, cells, markdown, short, shown
 
 matplotlib.use("agg")
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,8 +45,8 @@ def table(name, *records):
     """A table as Markdown."""
     if name in study.TABLES:
         return study.table(name, records)
-    others = {"search": search, "peers": peers, "turned": turned, "speed": speed}
-    return markdown(*others[name](*records))
+    others = (earlier, peers, search, speed, submissions, turned, versions)
+    return markdown(*{f.__name__: f for f in others}[name](*records))
 
 
 def turned(*records):
@@ -115,6 +115,44 @@ def speed(table, one, other):
         name, _, size = case.partition(", ")
         rows[f"{shown(name)}, batch {size}" if size else shown(name)] = texts
     return columns, rows
+
+
+def earlier(name):
+    """NAME.csv, what earlier runs found whose rows were not kept."""
+    found = pd.read_csv(RECORDS / f"{name}.csv", dtype=str, keep_default_na=False)
+    return list(found)[1:], {row: texts for row, *texts in found.itertuples(index=False)}
+
+
+def submissions():
+    """The official scores of submissions.csv, the mean of both test files, and their gains."""
+    found = pd.read_csv(RECORDS / "submissions.csv")
+    found["score"] = (found["test_a"] + found["test_b"]) / 2
+    rows = {}
+    for data, trained in found[found["runs"] > 0].groupby("data"):
+        title = f"{data.partition(',')[0]}, *synthetic*"
+        single = trained[trained["runs"] == 1].pivot(index="seed", columns="days", values="score")
+        several = trained[trained["runs"] > 1].set_index("days")
+        for days, row in several.iterrows():
+            texts = [cell(single[days]), short(f"{row['score']:.4f}")]
+            rows[f"{title}: {days}"] = [*texts, f"{row['seconds']:.0f}", f"{row['GB']:.1f}"]
+        old, new = several.index
+        gains = single[new] - single[old]
+        gain = study.difference(single[new], single[old]) or short(f"{gains.mean():+.4f}")
+        of_mean = short(f"{several['score'][new] - several['score'][old]:+.4f}")
+        rows[f"{title}: gain of the last day"] = [gain, of_mean, "", ""]
+    n = found["runs"].max()
+    return ["single run", f"mean of {n} runs", f"seconds of the {n}", "GB"], rows
+
+
+def versions(*records):
+    """AUC of the target and weighted uAUC of our scripts by the commits of records."""
+    rows = {}
+    for folder in map(Folder, records):
+        for (model, commit), runs in folder.rows().groupby(["model", "commit"], sort=False):
+            runs = folder.by_seed(runs)
+            columns = [f"auc_{folder.target}", "weighted_uauc"]
+            rows[f"{shown(model)}, {commit}"] = [*cells(runs, columns), str(len(runs))]
+    return ["AUC", "weighted uAUC", "runs"], dict(sorted(rows.items()))
 
 
 def of_three_digits(number):

@@ -181,14 +181,14 @@ def annealing(folder):
     models = {"DeepFM": ("FocalLoss", "--gamma 0"), "DeepFM, focal loss": ("FocalLoss", "")}
     models |= {shown(script): (script, "") for script in MULTI_TASK}
     for n, (model, (script, flags)) in itertools.product((1, 2), models.items()):
-        flags = f"{flags} --epochs {n}"
-        if script in SINGLE:
+        if n != (2 if script == "FocalLoss" else 1):  # not the epochs that it has by default
+            flags = f"{flags} --epochs {n}"
+        constant = folder.runs(script, f"{flags} --cycles=" if script == "FocalLoss" else flags)
+        if script == "FocalLoss":
             columns = [f"auc_{folder.target}", f"uauc_{folder.target}"]
-            constant = folder.runs(script, f"{flags} --cycles=")
-            cosine = folder.runs(script, f"{flags} --cycles 1")
+            cosine = folder.runs(script, flags)
         else:
             columns = ["auc_mean", "uauc_mean"]
-            constant = folder.runs(script, flags)
             cosine = folder.runs(script, f"{flags} --name {script}-annealed", way=annealed)
         gains = [difference(cosine[column], constant[column]) for column in columns]
         both = [cells(part, columns[:1])[0] for part in (constant, cosine)]
@@ -241,14 +241,18 @@ def ways_of(usual, every):
 
 
 def epochs(folder):
-    """AUC after each epoch, with new embeddings in each and with the same; two seeds."""
+    """AUC after each epoch, with new embeddings in each, with the same, without any; two seeds."""
+    embedded = [*GROUPS["ids"], *GROUPS["lists"], *GROUPS["device"]]
+    others = ",".join(name for name in folder.facts["features"] if name not in embedded)
+    ways = {"new embeddings each epoch": "", "the same embeddings": "--keep-embeddings"}
+    ways = [(script, *way) for script in (*SINGLE, *MULTI_TASK) for way in ways.items()]
+    ways.append(("mmoe", "without ids and lists", f"--features {others} --keep-embeddings"))
     rows = {}
-    for script, keep in itertools.product((*SINGLE, *MULTI_TASK), ("", "--keep-embeddings")):
+    for script, way, flags in ways:
         tasks = folder.frequent if script in MULTI_TASK else [folder.target]
         length = "--epochs 4 --cycles 1" if script == "FocalLoss" else "--epochs 3"
-        logs = folder.runs(script, f"{length} {keep}", 2)["auc_by_epoch"].map(json.loads)
+        logs = folder.runs(script, f"{length} {flags}", 2)["auc_by_epoch"].map(json.loads)
         curves = pd.DataFrame([pd.DataFrame(log)[tasks].mean(axis=1) for log in logs])
-        way = "the same embeddings" if keep else "new embeddings each epoch"
         rows[f"{shown(script)}, {way}"] = cells(curves, range(4))
     return ["epoch 1", "2", "3", "4"], rows
 
