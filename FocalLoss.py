@@ -116,7 +116,7 @@ def compiled_model(data, tasks, settings):
     model.compile(
         optimizer=LazyAdam(learning_rate(data, settings), l2=settings.embedding_l2),
         loss={task: partial(focal_loss, **focus) for task in tasks},
-        loss_weights={task: data.loss_weights[task] for task in tasks},
+        loss_weights={task: data.loss_weights[task] for task in tasks},  # 1 or --task-weights
         steps_per_execution=STEPS,
         jit_compile=True,
     )
@@ -133,7 +133,7 @@ def train(model, data, settings, seed):
         callbacks=[
             RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),
-            log,  # adds val_auc, val_TASK_auc and so on to what callbacks may monitor
+            log,  # scores data.valid after each epoch: val_auc and so on, for callbacks behind it
             # always Resume; BestEpoch with --patience, TensorBoard with --tensorboard
             *asked_for(data, settings, model.tasks, seed, log),
         ],

@@ -3,7 +3,7 @@
 python get_data.py [SOURCE] [--out user_data] [--valid-day D | --valid-days K | --final]
     [--min-count 5] [--quiet]
 
-SOURCE is a folder that holds the CSVs, or `wechat_algo_data1/` with them, or the zip as the contest
+SOURCE is a folder that holds the CSVs, or `wechat_algo_data*/` with them, or the zip as the contest
 hands it out. With nothing in `data/`, the synthetic stand-in is made in `data/sample/` and used.
 Interactions, feeds and users stay separate tables; `user_data/README.md` says what they hold.
 """

@@ -4,7 +4,9 @@ import argparse
 import errno
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 import warnings
 from contextlib import contextmanager, redirect_stdout
@@ -13,6 +15,7 @@ from difflib import get_close_matches
 from tqdm import tqdm
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+STOPS = (signal.SIGINT, signal.SIGTERM)  # of Ctrl-C, of `kill`
 
 
 class InputError(Exception):
@@ -34,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_args(self, argv=None):
-        if argv is None and "ipykernel_launcher" in sys.argv[0]:
+        if argv is None and "kernel_launcher" in sys.argv[0]:
             argv = []  # the flags are those of the notebook's kernel
         known, unknown = self.parse_known_args(argv)
         if not unknown:
@@ -48,6 +51,18 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         raise InputError(f"{self.prog}: {message}")
+
+
+@contextmanager
+def handlers_kept():
+    """Give STOPS the handlers back that they had before, whatever happens."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # no other may set them
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def bar(about, items=None, total=None, size=None, shown=True):

@@ -15,7 +15,7 @@ from common.contract import load
 from common.resume import checkpoint_folder
 from common.scores import add_tests, score_tasks, score_yardsticks
 from common.settings import changed, hyperparameters
-from common.submission import submit, tests_of
+from common.submission import TESTS, submit, tests_of
 
 import keras
 import numpy as np
@@ -74,7 +74,7 @@ class Experiment:
         self.task_groups = [[task] for task in tasks if every or task == self.target]
         if not single_task:
             self.task_groups = [tasks]
-        results.check(self.folder)
+        results.read(self.folder)  # raises InputError where no row could be added later
         self.checkpoints = [
             checkpoint_folder(self.data, settings, group, seed)
             for seed in settings.seeds
@@ -206,8 +206,6 @@ class Experiment:
 
         gates: {name of a gate's layer: names of the experts that it weighs}.
         """
-        for path in self.checkpoints:
-            shutil.rmtree(path, ignore_errors=True)
         if self.programs:
             list_programs(self.programs)
         valid = self.data.valid
@@ -219,10 +217,13 @@ class Experiment:
         name = self.settings.name
         saved.save(self.folder / f"{name}.keras", saved.whole_model(self.data, self.parts))
         several = f", the mean of {len(self.runs)} runs" if len(self.runs) > 1 else ""
-        for test, rows in self.tests.items():
+        for test in TESTS:
             path = self.folder / f"{name}_submission_{test[-1]}.csv"
-            n_rows = submit(path, self.data, rows, self.means[test])
-            self.say(f"{path}: {n_rows:,} rows for the contest{several}")
+            if test in self.tests:
+                n_rows = submit(path, self.data, self.tests[test], self.means[test])
+                self.say(f"{path}: {n_rows:,} rows for the contest{several}")
+            else:
+                path.unlink(missing_ok=True)  # of another run of this name
         if valid:
             self.compare()
         plots.curves(
@@ -231,6 +232,8 @@ class Experiment:
             [vars(log) for log in self.logs],
             weights,
         )
+        for path in self.checkpoints:  # now that all is written
+            shutil.rmtree(path, ignore_errors=True)
         return Result(self.target, self.runs, self.models, mean)
 
     def compare(self):

@@ -102,19 +102,19 @@ class Dense:
             feature = data.features[name]
             if feature["table"] is None:
                 own[name] = data.train[name][:1].size
-            elif not feature["daily"] or latest:
-                column = data.tables[feature["table"]][name]
-                still = column[-1] if feature["daily"] else column
-                fixed.setdefault(feature["table"], []).append(still.astype(np.float32))
+                continue
+            column = data.tables[feature["table"]][name]
+            if feature["daily"]:  # whose place among the values is the same with `latest`
+                column = column[-1:] if latest else column
+                daily.setdefault(feature["table"], []).append(column.astype(np.float16, copy=False))
             else:
-                column = data.tables[feature["table"]][name].astype(np.float16, copy=False)
-                daily.setdefault(feature["table"], []).append(column)
+                fixed.setdefault(feature["table"], []).append(column.astype(np.float32))
         frozen = {f"dense_{key}": np.concatenate(group, axis=1) for key, group in fixed.items()}
         for key, group in daily.items():
             block = np.concatenate(group, axis=2)  # (days, rows, width)
             frozen[f"daily_{key}"] = block.reshape(-1, block.shape[2])
         width = sum(own.values()) + sum(array.shape[1] for array in frozen.values())
-        rows = {key: len(data.tables[key]["key"]) for key in daily}
+        rows = {key: 0 if latest else len(data.tables[key]["key"]) for key in daily}
         spec = {"own": own, "fixed": list(fixed), "daily": rows, "width": width}
         return spec, frozen
 
@@ -126,7 +126,8 @@ class Dense:
         found = [tf.reshape(columns[name], [-1, width]) for name, width in self.spec["own"].items()]
         found += [tf.gather(frozen[f"dense_{key}"], columns[key]) for key in self.spec["fixed"]]
         for key, n_rows in self.spec["daily"].items():
-            found.append(tf.gather(frozen[f"daily_{key}"], columns["day"] * n_rows + columns[key]))
+            row = columns["day"] * n_rows + columns[key] if n_rows else columns[key]
+            found.append(tf.gather(frozen[f"daily_{key}"], row))
         return None, {"parts": tuple(found)}
 
     def values(self, found):

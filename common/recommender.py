@@ -1,5 +1,7 @@
 """The model in training: a keras.Model whose step is one XLA program."""
 
+from common.command import handlers_kept
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -91,20 +93,27 @@ class Recommender(keras.Model):
         kwargs |= {"steps_per_execution": steps_per_execution, "jit_compile": jit_compile}
         super().compile(*args, **kwargs)
         self.optimizer.build(self.trainable_variables)
+        self._first_state = [value_of(variable) for variable in self.optimizer.variables]
         labels = {task: tf.zeros([1]) for task in self.tasks}
         logits = {task: tf.zeros([1, 1]) for task in self.tasks}
         self.compute_loss(None, labels, logits)
         self.compute_metrics(None, labels, logits)
         self.reset_metrics()
 
+    def fit(self, *args, **kwargs):
+        """Keras's; whatever ends it, Ctrl-C and SIGTERM then do what they did before."""
+        with handlers_kept():
+            return super().fit(*args, **kwargs)
+
     def initialize(self, seed):
         """Draw the trained weights anew, as their initializers do, and begin the optimizer anew.
 
-        What is compiled stays, so that a further seed takes no time for it. Weights that are not
-        trained become what they were at the first call. Weights trained before are set after it.
+        What is compiled stays, so that a further seed takes no time for it. The optimizer becomes
+        what it was when compiled, weights that are not trained what they were at the first call.
+        Weights trained before are set after it.
         """
         keras.utils.set_random_seed(seed)
-        still = [*self.optimizer.variables, *self.network.non_trainable_weights]
+        still = self.network.non_trainable_weights
         if self._first_values is None:
             self._first_values = [value_of(variable) for variable in still]
         table = self.embedding.table
@@ -112,7 +121,8 @@ class Recommender(keras.Model):
         fresh = copied(self.network)
         for variable, new in zip(self.network.variables, fresh.variables, strict=True):
             variable.assign(new)  # states of random numbers too
-        for variable, value in zip(still, self._first_values, strict=True):
+        firsts = [*self._first_state, *self._first_values]
+        for variable, value in zip([*self.optimizer.variables, *still], firsts, strict=True):
             variable.assign(np.broadcast_to(value, variable.shape))
 
     def call(self, batch, training=False):
@@ -138,7 +148,8 @@ class Recommender(keras.Model):
         self._loss_tracker.update_state(loss)
         return self.compute_metrics(batch, labels, logits)
 
-    def predict_step(self, batch):
+    def predict_step(self, data):
+        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         logits = self(batch, training=False)
         return {task: self.link(logit) if self.link else logit for task, logit in logits.items()}
 

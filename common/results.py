@@ -30,7 +30,7 @@ def add(folder, row):
     """Append `row`, {column: str or number}, to folder/results.csv.
 
     Columns that the file lacks are added to it. Processes may add at the same time: each takes the
-    lock, and the file is replaced whole. Where the file was broken since `check`, the row goes to a
+    lock, and the file is replaced whole. Where it was broken since the run began, the row goes to a
     file beside it. Raises InputError.
     """
     folder = Path(folder)
@@ -76,11 +76,6 @@ def columns(scores, tasks):
     if list(uaucs) == list(tasks):
         row["weighted_uauc"] = weighted(uaucs, tasks)
     return row
-
-
-def check(folder):
-    """Raise InputError if folder/results.csv is no table of runs, so that no run is lost later."""
-    read(folder)
 
 
 def score_columns(table):

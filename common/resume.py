@@ -9,7 +9,7 @@ from pathlib import Path
 
 import common.backend  # noqa: F401
 from common.callbacks import tensorboard
-from common.command import InputError, Stopped
+from common.command import STOPS, InputError, Stopped
 from common.pickles import beside
 from common.scores import mean_auc
 from common.settings import hyperparameters
@@ -52,15 +52,12 @@ class Resume(keras.callbacks.BackupAndRestore):
             ) from None
         self.model._initial_epoch = steps // self.params["steps"]
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOPS:
                 self.handlers[number] = signal.signal(number, self.ask)
 
     def ask(self, *_):
         self.asked = True
-        self.give_handlers_back()  # the second one ends the process at once
-
-    def give_handlers_back(self):
-        for number, handler in self.handlers.items():
+        for number, handler in self.handlers.items():  # a second one ends the process at once
             signal.signal(number, handler)
 
     def _save_model(self):
@@ -79,13 +76,12 @@ class Resume(keras.callbacks.BackupAndRestore):
                 path.unlink()
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.asked:
-            self.stop()
+        if self.asked and int(self.model.optimizer.iterations) % self.params["steps"]:
+            self.stop()  # else the epoch is over, and is scored first
 
     def on_epoch_end(self, epoch, logs=None):
         if not np.isfinite(logs["loss"]):
-            self.give_handlers_back()  # the log ends `fit` with an error
-            return
+            return  # the log ends `fit` with an error
         super().on_epoch_end(epoch, logs)
         if self.asked:
             self.stop()
@@ -96,9 +92,6 @@ class Resume(keras.callbacks.BackupAndRestore):
         epoch, step = divmod(int(self.model.optimizer.iterations), self.params["steps"])
         place = f"step {step} of epoch {epoch + 1}" if step else f"epoch {epoch}"
         raise Stopped(f"stopped after {place}: the same command with --resume goes on from there.")
-
-    def on_train_end(self, logs=None):
-        self.give_handlers_back()
 
 
 class BestEpoch(keras.callbacks.EarlyStopping):
@@ -131,6 +124,8 @@ class BestEpoch(keras.callbacks.EarlyStopping):
             if self.path(self.best_epoch).exists():
                 with np.load(self.path(self.best_epoch)) as weights:
                     self.best_weights = list(weights.values())
+            else:  # the run was stopped right after it
+                self.keep(self.best_epoch)
             if self.wait >= self.patience:
                 self.model._initial_epoch = self.params["epochs"]
 
@@ -139,12 +134,16 @@ class BestEpoch(keras.callbacks.EarlyStopping):
             raise InputError("--patience: the validation rows are of one class: leave it out.")
         super().on_epoch_end(epoch, logs)
         if self.best_epoch == epoch and "val_auc" in logs:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with beside(self.path(epoch)) as place, open(place, "wb") as file:
-                np.savez(file, *self.best_weights)
-            for path in self.folder.glob("best-*.npz"):
-                if path != self.path(epoch):
-                    path.unlink()
+            self.keep(epoch)
+
+    def keep(self, epoch):
+        """Write the best weights, those of an epoch, in the place of earlier ones."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with beside(self.path(epoch)) as place, open(place, "wb") as file:
+            np.savez(file, *self.best_weights)
+        for path in self.folder.glob("best-*.npz"):
+            if path != self.path(epoch):
+                path.unlink()
 
     def on_train_end(self, logs=None):
         super().on_train_end(logs)

@@ -76,8 +76,9 @@ def check_meta(meta, path):
     for task, weight in (meta["tasks"] | more).items():
         right = is_name(task) and isinstance(weight, int | float) and 0 < weight < math.inf
         require(right, f"{path}: task {task!r:.60} must be a name with a weight above 0")
-    for column, raw in meta.get("raw", {}).items():
-        require(is_name(column) and is_name(raw), f"{path}: 'raw' must hold names of columns")
+    raw = meta.get("raw", {})
+    right = all(map(is_name, [*raw, *raw.values()])) and len(set(raw.values())) == len(raw)
+    require(right, f"{path}: 'raw' must hold names of columns, each once")
     tables = meta["tables"]
     right = all(map(is_name, tables)) and len(set(tables)) == len(tables)
     require(right and not set(tables) & set(OWN_FILES), f"{path}: 'tables' must be distinct names")
@@ -153,6 +154,9 @@ def check_column(data, name, feature):
             width = vectors.shape[-1] if isinstance(vectors, np.ndarray) and vectors.ndim else 0
             shape = (*days, n_rows, None, width)
         check_numbers(column, shape, place)
+        if feature["daily"] and column.dtype != np.float16:  # as which it is kept
+            most = np.finfo(np.float16).max
+            require(np.abs(column).max(initial=0) <= most, f"{place} must be within {most:.0f}")
 
 
 def check_lists(column, n_rows, size, place):

@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+import sys
 from dataclasses import dataclass, field, fields
 
 from common.command import InputError, Parser
 
 LARGEST_SEED = 2**32 - 1
+LARGEST = sys.float_info.max
 
 
 def setting(default, help, low=None, high=None, above=None, below=None):
@@ -46,7 +48,12 @@ class RunSettings:
 
     def __post_init__(self):
         for item in fields(self):
-            check(item, getattr(self, item.name))
+            value = getattr(self, item.name)
+            check(item, value)
+            if is_tuple(item):
+                setattr(self, item.name, tuple(map(kind_of(item), value)))
+            elif item.type is float:
+                setattr(self, item.name, float(value))
         if not self.name or set(self.name) & set('/\\\0"\n') or self.name.startswith("."):
             raise InputError(f"--name {self.name!r} cannot name a file: use letters and digits.")
         if self.seed + self.runs - 1 > LARGEST_SEED:
@@ -68,7 +75,7 @@ def check(item, value):
     for part in value if right and is_tuple(item) else [value]:
         if kind in (int, float):
             is_number = isinstance(part, kind | int) and not isinstance(part, bool)
-            right = right and is_number and math.isfinite(part) and inside(part, **bounds)
+            right = right and is_number and abs(part) <= LARGEST and inside(part, **bounds)
         else:
             right = right and isinstance(part, kind)
         if not right:
@@ -76,7 +83,7 @@ def check(item, value):
 
 
 def inside(number, low=-math.inf, high=math.inf, above=-math.inf, below=math.inf):
-    """Whether a finite number lies within the bounds of `setting`."""
+    """Whether a number lies within the bounds of `setting`."""
     return low <= number <= high and above < number < below
 
 

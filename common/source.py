@@ -57,7 +57,7 @@ class Source:
 
     @classmethod
     def of_contest(cls, path):
-        """The contest's files in a folder, in `wechat_algo_data1/` there, in a zip there or at it.
+        """The contest's files in a folder, in `wechat_algo_data*/` there, in a zip there or at it.
 
         A zip may have any name, as "wechat_algo_data1 (1).zip". Raises InputError.
         """
@@ -130,11 +130,11 @@ class Source:
 
 
 def holds_a_log(place):
-    """Whether it is `wechat_algo_data1/` or a zip, with a user_action.csv. Raises InputError."""
+    """Whether it is `wechat_algo_data*/` or a zip, with a user_action.csv. Raises InputError."""
     if place.suffix.lower() == ".zip" and place.is_file():
         with unpacking(place), zipfile.ZipFile(place) as file:
             return any(Path(name).name == "user_action.csv" for name in file.namelist())
-    return place.name == "wechat_algo_data1" and (place / "user_action.csv").exists()
+    return place.name.startswith("wechat_algo_data") and (place / "user_action.csv").exists()
 
 
 def file_of(path):

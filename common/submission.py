@@ -104,17 +104,12 @@ def check(submission, test):
     return rows | dict(zip(names[2:], values.T, strict=True))
 
 
-def scored(submission, test, labels):
-    """{task: uAUC} and the official score of a submission, from three CSVs. Raises InputError.
-
-    test: the rows that it answers; labels: their true actions, in the same order.
-    """
-    columns = check(submission, test)
-    tasks = [name for name in columns if name in FINAL_ROUND_WEIGHTS]
-    truth = read(labels, ("userid", "feedid", *tasks))
-    if any(not np.array_equal(truth[name], columns[name]) for name in ("userid", "feedid")):
-        raise InputError(f"{labels}: its rows are not those of {test} in its order.")
-    return official_score(columns, truth)
+def labels_of(columns, path):
+    """The true actions {task: (rows,)} of a checked submission's rows. Raises InputError."""
+    labels = read(path, tuple(columns))
+    if any(not np.array_equal(labels[name], columns[name]) for name in ("userid", "feedid")):
+        raise InputError(f"{path}: its rows are not those of the submission in its order.")
+    return labels
 
 
 def official_score(columns, labels):
@@ -132,10 +127,10 @@ def main(argv=None):
     parser.add_argument("test", metavar="TEST", help="the test file that it answers")
     parser.add_argument("labels", metavar="LABELS", nargs="?", help="true actions of the same rows")
     args = parser.parse_args(argv)
-    n_rows = len(check(args.submission, args.test)["userid"])
-    print(f"{args.submission}: {n_rows:,} rows in the contest's format")
+    columns = check(args.submission, args.test)
+    print(f"{args.submission}: {len(columns['userid']):,} rows in the contest's format")
     if args.labels:
-        uaucs, total = scored(args.submission, args.test, args.labels)
+        uaucs, total = official_score(columns, labels_of(columns, args.labels))
         parts = [f"{task} {value:.6f}" for task, value in uaucs.items()]
         print("  ".join([*parts, f"score {total:.6f}"]))
 

@@ -82,15 +82,15 @@ def test_a_record_has_the_tables_of_its_folder_and_makes_no_run(folder, tmp_path
         runs.Folder("nowhere")
 
 
-def test_missing_seeds_are_run_and_read(tiny_pickles, monkeypatch):
+def test_missing_seeds_are_run_and_read(small_pickles, monkeypatch):
     monkeypatch.setattr(runs, "apart", lambda function, *args: function(*args))  # here: quicker
-    folder = runs.Folder(tiny_pickles)
+    folder = runs.Folder(small_pickles)
     flags = "--learning-rate 0.002"
     first = folder.runs("mmoe", flags, 1)
     both = folder.runs("mmoe", flags, 2)
     assert list(both.index) == [0, 1]
     assert both["auc_read_comment"][0] == first["auc_read_comment"][0]
-    assert len(results.read(tiny_pickles)) == 2
+    assert len(results.read(small_pickles)) == 2
 
 
 def test_pairs_are_compared_seed_by_seed_with_students_interval(folder, monkeypatch):

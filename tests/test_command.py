@@ -24,7 +24,9 @@ SCRIPTS = {"deepfm": deepfm, "FocalLoss": FocalLoss, "mmoe": mmoe, "ple": ple}
 CASES = int(os.environ.get("CASES", "100"))
 
 
-@pytest.mark.parametrize("place", ["/usr/lib/ipykernel_launcher.py", "mmoe.py"])
+@pytest.mark.parametrize(
+    "place", ["/usr/lib/ipykernel_launcher.py", "/x/colab_kernel_launcher.py", "mmoe.py"]
+)
 def test_a_cell_of_a_notebook_takes_the_defaults_and_run_its_flags(place, monkeypatch):
     monkeypatch.setattr("sys.argv", [place, "-f", "/tmp/kernel-1.json"])
     if "kernel" in place:
@@ -184,8 +186,17 @@ def test_a_wrong_command_line_is_a_sentence(argv, part):
 
 
 def test_settings_made_in_python_are_checked_by_the_same_ranges():
-    assert mmoe.Settings(tower=[16, 8]).tower == [16, 8]
-    for wrong in ({"dropout": 1.0}, {"experts": 0}, {"tower": 32}, {"epochs": 1.5}, {"seed": True}):
+    made = mmoe.Settings(tower=[32], learning_rate=1, embedding_l2=0)
+    assert made.tower == (32,) and isinstance(made.learning_rate, float)
+    assert changed(made) == "--learning-rate 1.0"
+    for wrong in (
+        {"dropout": 1.0},
+        {"learning_rate": 10**310},
+        {"experts": 0},
+        {"tower": 32},
+        {"epochs": 1.5},
+        {"seed": True},
+    ):
         with pytest.raises(InputError, match=flag_of(next(iter(wrong)))):
             mmoe.Settings(**wrong)
 

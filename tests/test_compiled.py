@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-SMALL = ["--features", "userid,device", "--hidden", "8", "--batch-size", "4096"]
+SMALL = ["--hidden", "8", "--batch-size", "4096"]
 
 
 @pytest.fixture
@@ -55,14 +55,14 @@ def test_a_users_own_flags_stay(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_second_run_compiles_nothing_and_scores_the_same(tiny_pickles, tmp_path):
+def test_a_second_run_compiles_nothing_and_scores_the_same(small_pickles, tmp_path):
     world = {name: value for name, value in os.environ.items() if name != "TF_XLA_FLAGS"}
-    words = [sys.executable, ROOT / "deepfm.py", "--user-data", tiny_pickles, *SMALL]
+    words = [sys.executable, ROOT / "deepfm.py", "--user-data", small_pickles, *SMALL]
     made = []
     for _ in range(3):
         run = subprocess.run(words, capture_output=True, text=True, env=world, cwd=tmp_path)
         assert run.returncode == 0 and run.stderr == "", run.stderr
-        (place,) = (tiny_pickles / ".compiled").iterdir()
+        (place,) = (small_pickles / ".compiled").iterdir()
         files = {path.name: path.stat().st_mtime_ns for path in place.glob("*.pb")}
         made.append(files)
         if len(made) == 2:
@@ -71,6 +71,6 @@ def test_a_second_run_compiles_nothing_and_scores_the_same(tiny_pickles, tmp_pat
     first, second, third = made
     assert len(first) >= 2 and second == first
     assert third.keys() == first.keys() and third != first  # the damaged ones are made anew
-    rows = pd.read_csv(tiny_pickles / "results.csv")
+    rows = pd.read_csv(small_pickles / "results.csv")
     scores = [name for name in rows if name.startswith(("auc_r", "uauc_", "logloss_"))]
     assert len(scores) == 3 and (rows[scores].nunique() == 1).all()

@@ -6,7 +6,7 @@ from common.kinds import SHORTEST
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_data import N_DAYS, N_ROWS, data_of, embedded, rows_of
+from small_data import KINDS, N_DAYS, N_ROWS, data_of, embedded, rows_of
 
 FIRST = {"userid": 0, "author": 9, "device": 14, "tags": 17, "words": 23}  # in order of use
 
@@ -99,6 +99,24 @@ def test_daily_features_stand_still_at_the_last_day_for_the_test():
     np.testing.assert_array_equal(still(still.look_up(rows))[1], last)
     first = layer(layer.look_up(rows | {"day": tf.constant([0, 0])}))[1]
     assert not np.array_equal(first, last)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_for_the_test_each_value_stands_where_it_stood_in_training(seed):
+    """Whatever features there are, in whatever order; the saved network has but one order."""
+    rng = np.random.default_rng(seed)
+    names = rng.permutation(list(KINDS))[: rng.integers(2, len(KINDS) + 1)]
+    data = data_of(*map(str, names))
+    layer = embedded(data)
+    spec, arrays = specify(data, latest=True)
+    still = FeatureEmbedding(LookUp(spec, {k: tf.constant(v) for k, v in arrays.items()}), 4)
+    still.table.assign(layer.table)
+    data.train["day"][:] = N_DAYS - 1
+    rows = {name: tf.constant(data.train[name]) for name in spec["inputs"]}
+    for found, wanted in zip(
+        still(still.look_up(rows)), layer(layer.look_up(rows_of(data, layer))), strict=True
+    ):
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_gradient_reaches_each_item_of_a_list_once_per_occurrence():

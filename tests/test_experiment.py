@@ -1,17 +1,20 @@
 """Which epoch is kept, how many there are, and rows that are scored once at the end."""
 
 import json
+import signal
+from dataclasses import replace
 from types import SimpleNamespace
 
+import deepfm
 import mmoe
 from common import saved
 from common.callbacks import TrainingLog
 from common.columns import TASKS
-from common.command import InputError
+from common.command import InputError, Stopped
 from common.contract import load
 from common.experiment import Experiment
 from common.pickles import read, write_all
-from common.resume import BestEpoch
+from common.resume import BestEpoch, Resume
 from common.scores import mean_auc
 
 import keras
@@ -87,18 +90,45 @@ def test_patience_needs_epochs_a_day_that_validates_and_two_classes(tmp_path):
         mmoe.train(mmoe.compiled_model(data, list(data.tasks), settings), data, settings, seed=0)
 
 
-def test_with_patience_the_scores_and_the_saved_model_are_of_the_best_epoch(tiny_pickles, capsys):
-    place = ["--user-data", str(tiny_pickles)]
+def test_with_patience_the_scores_and_the_saved_model_are_of_the_best_epoch(small_pickles, capsys):
+    place = ["--user-data", str(small_pickles)]
     epochs = ["--epochs", "9", "--keep-embeddings", "--learning-rate", "0.02", "--patience", "1"]
     result = mmoe.main([*place, *FAST, *epochs, "--tasks", "read_comment"])
-    (row,) = pd.read_csv(tiny_pickles / "results.csv").to_dict("records")
+    (row,) = pd.read_csv(small_pickles / "results.csv").to_dict("records")
     by_epoch = json.loads(row["auc_by_epoch"])["read_comment"]
     assert 1 < len(by_epoch) < 9 and max(by_epoch) > by_epoch[-1]
     assert result.scores[0]["read_comment"]["auc"] == pytest.approx(max(by_epoch), abs=1e-6)
     assert f"epoch {np.argmax(by_epoch) + 1} is kept" in capsys.readouterr().out
-    data = load(tiny_pickles)
+    data = load(small_pickles)
     auc = roc_auc_score(data.valid["read_comment"], result.model.logits(data.valid)["read_comment"])
     assert auc == pytest.approx(max(by_epoch), abs=1e-6)
+
+
+@pytest.mark.parametrize("epochs, patience", [(1, 0), (3, 2)])
+def test_a_run_stopped_at_the_end_of_each_epoch_is_a_run_never_stopped(
+    epochs, patience, small_pickles, monkeypatch
+):
+    data = load(small_pickles)
+    data.choose()
+    data.valid = {name: column[:500] for name, column in data.valid.items() if name != "stamp"}
+    shared = {"epochs": epochs, "patience": patience, "batch_size": 4096, "quiet": True}
+    settings = deepfm.Settings(user_data=str(small_pickles), learning_rate=0.05, **shared)
+    model = deepfm.compiled_model(data, ["like"], settings)
+    whole = deepfm.train(model, data, settings, seed=0)
+    weights = [weight.copy() for weight in model.get_weights()]
+    assert len(whole.scores) == epochs
+    resumed = replace(settings, resume=True)
+    handler = signal.getsignal(signal.SIGINT)
+    for epoch in range(1, epochs + 1):
+        with monkeypatch.context() as patch, pytest.raises(Stopped, match=f"after epoch {epoch}:"):
+            patch.setattr(Resume, "on_train_batch_begin", lambda self, *_, **__: self.ask())
+            deepfm.train(model, data, settings if epoch == 1 else resumed, seed=0)
+        assert signal.getsignal(signal.SIGINT) == handler
+    log = deepfm.train(model, data, resumed, seed=0)
+    assert json.loads(json.dumps(whole.scores)) == json.loads(json.dumps(log.scores))
+    assert log.kept == whole.kept
+    for found, wanted in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 def own_table(folder, n_ids, n_rows):
@@ -139,17 +169,17 @@ def with_test(folder, rows):
 
 
 def test_rows_of_test_pkl_are_scored_at_the_end_and_stand_in_table_and_results(
-    tiny_pickles, capsys
+    small_pickles, capsys
 ):
-    valid = read(tiny_pickles / "valid.pkl")
+    valid = read(small_pickles / "valid.pkl")
     half = {k: v if k == "stamp" else v[::2] for k, v in valid.items()}
-    with_test(tiny_pickles, half)
-    result = mmoe.main(["--user-data", str(tiny_pickles), *FAST, "--runs", "2"])
+    with_test(small_pickles, half)
+    result = mmoe.main(["--user-data", str(small_pickles), *FAST, "--runs", "2"])
     shown = capsys.readouterr().out
-    data = load(tiny_pickles)
+    data = load(small_pickles)
     auc = roc_auc_score(half["like"], result.model.logits(data.test)["like"])
     assert result.scores[1]["like"]["testauc"] == pytest.approx(auc)
-    rows = pd.read_csv(tiny_pickles / "results.csv")
+    rows = pd.read_csv(small_pickles / "results.csv")
     assert rows["testauc_like"][1] == pytest.approx(auc)
     assert len(rows) == 3 and rows["testuauc_like"].notna().all()  # two runs and their mean
     (heads,) = (line.split() for line in shown.splitlines() if line.startswith("validation"))

@@ -56,21 +56,21 @@ def test_get_data_killed_at_random_moments_leaves_whole_files(tiny, tmp_path):
     assert load(folder).meta["stamp"] in stamps and not list(folder.glob(".writing-*"))
 
 
-def test_a_training_run_killed_at_random_moments_leaves_whole_files(tiny_pickles, tmp_path):
-    words = ("deepfm.py", "--user-data", tiny_pickles)
-    fingerprint = load(tiny_pickles).fingerprint
+def test_a_training_run_killed_at_random_moments_leaves_whole_files(small_pickles, tmp_path):
+    words = ("deepfm.py", "--user-data", small_pickles)
+    fingerprint = load(small_pickles).fingerprint
     since = time.perf_counter()
     script(*words, cwd=tmp_path)
     seconds = time.perf_counter() - since
     rng = random.Random(1)
     for kill in range(KILLS or 2):
         pid = killed(kill, rng.uniform(0.4, 1.02) * seconds, *words, cwd=tmp_path)
-        rows = results.read(tiny_pickles)
-        assert load(tiny_pickles).fingerprint == fingerprint and 1 <= len(rows) <= kill + 2
+        rows = results.read(small_pickles)
+        assert load(small_pickles).fingerprint == fingerprint and 1 <= len(rows) <= kill + 2
         assert rows["auc_read_comment"].astype(float).between(0.5, 1).all()
-        keras.saving.load_model(tiny_pickles / "deepfm.keras")
+        keras.saving.load_model(small_pickles / "deepfm.keras")
         for picture in ("comparison.png", "deepfm.png"):
-            assert (tiny_pickles / picture).read_bytes().endswith(b"IEND\xaeB`\x82")
-    (tiny_pickles / f".writing-{pid}-deepfm.keras").write_text("half of it")
+            assert (small_pickles / picture).read_bytes().endswith(b"IEND\xaeB`\x82")
+    (small_pickles / f".writing-{pid}-deepfm.keras").write_text("half of it")
     script(*words, cwd=tmp_path)
-    assert not list(tiny_pickles.rglob(".writing-*"))
+    assert not list(small_pickles.rglob(".writing-*"))

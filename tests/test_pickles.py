@@ -222,7 +222,7 @@ def breakers():
         "group": ["nobody", 3],
         "vocabularies": [{}, {"userid": 6, "device": 4, "tag": 1}, {"userid": 6}],
         "features": [{}, None],
-        "raw": [{"user": 5}],
+        "raw": [{"user": 5}, {"user": "userid", "feed": "userid"}],
         "synthetic": ["yes"],
     }
     for key, wrongs in metas.items():
@@ -265,6 +265,13 @@ def breakers():
     def _(contents):
         about = contents["meta.pkl"]["features"].pop("device")
         contents["meta.pkl"]["features"]["like"] = about
+
+    for name in ("past", "taste"):  # which are kept in half precision
+
+        @case(f"a number of {name} that half precision lacks")
+        def _(contents, name=name):
+            contents["user.pkl"][name] = contents["user.pkl"][name].astype(np.float32)
+            contents["user.pkl"][name][1, 2, 0] = -65520
 
     @case("a key that the contract lacks")
     def _(contents):

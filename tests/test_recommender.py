@@ -229,6 +229,19 @@ def test_from_the_same_seed_a_trained_model_learns_what_a_new_one_does(optimizer
     assert mean.mean() == pytest.approx(3, abs=0.5)
 
 
+def test_a_model_compiled_anew_begins_with_its_new_optimizer():
+    data = data_of()
+    model, _ = fitted(data, epochs=1, jit_compile=False)
+    for rate, optimizer in ((0.3, LazyAdam(0.3)), (0.2, keras.optimizers.SGD(0.2, 0.9))):
+        compiled(model, optimizer, jit_compile=False)
+        for seed in (1, 2):
+            model.fit(model.batches(data.train, 10, seed), shuffle=False, verbose=0)
+            model.initialize(seed)
+            values = {variable.name: variable.numpy() for variable in optimizer.variables}
+            assert values.pop("learning_rate") == pytest.approx(rate)
+            assert len(values) > 5 and not any(value.any() for value in values.values())
+
+
 def test_metrics_regularizers_and_any_optimizer_count_as_in_any_keras_model():
     data = data_of()
     plain = {"jit_compile": False}  # which takes less time to compile
@@ -290,6 +303,7 @@ def test_another_fit_and_evaluate_take_every_row_once():
     logits = model.logits(data.train)["like"]
     wanted = np.mean((logits - data.train["like"]) ** 2)
     assert found["like_mse"] == pytest.approx(wanted, rel=1e-4)
+    np.testing.assert_allclose(model.predict(rows, verbose=0)["like"][:, 0], logits, atol=1e-6)
     assert model.history.history["val_like_mse"] == [pytest.approx(wanted, rel=1e-4)]
 
 

@@ -113,11 +113,11 @@ def test_processes_that_add_at_the_same_time_lose_and_tear_nothing(tmp_path):
     ],
 )
 def test_a_file_that_breaks_during_a_run_stays_and_the_run_is_kept_beside(content, word, tmp_path):
-    results.check(tmp_path)
+    results.read(tmp_path)
     (tmp_path / "results.csv").write_bytes(content)
     refused = f"results[.]csv.*{word}.*: mend it, or move it away and a new one is begun[.]"
     with pytest.raises(InputError, match=f"{refused}$"):
-        results.check(tmp_path)
+        results.read(tmp_path)
     with pytest.raises(InputError, match=f"{refused} This run is kept in .*[.]$") as error:
         results.add(tmp_path, row(auc_like=0.5))
     assert (tmp_path / "results.csv").read_bytes() == content

@@ -48,8 +48,8 @@ def test_get_data_where_there_is_no_room(size, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("size", [500_000])
-def test_training_where_there_is_no_room(size, tiny_pickles, tmp_path):
-    folder = shutil.copytree(tiny_pickles, tmp_path / "pickles")
+def test_training_where_there_is_no_room(size, small_pickles, tmp_path):
+    folder = shutil.copytree(small_pickles, tmp_path / "pickles")
     script("deepfm.py", "--user-data", folder, cwd=tmp_path)  # whose programs are kept
     before = contents(folder)
     flags = ("--user-data", folder, "--seed", 1)
@@ -86,9 +86,9 @@ def test_a_full_disk_is_told_as_one_whatever_says_so(kind, number, capsys):
     assert ended.value.code == 2 and "make room on" in capsys.readouterr().err
 
 
-def test_predictions_into_a_device_a_full_one_and_a_link(tiny, tiny_pickles, tmp_path):
-    run_main("mmoe.py", "--user-data", tiny_pickles)
-    flags = ("--user-data", tiny_pickles, "--predict", tiny / "test_a.csv")
+def test_predictions_into_a_device_a_full_one_and_a_link(tiny, small_pickles, tmp_path):
+    run_main("mmoe.py", "--user-data", small_pickles)
+    flags = ("--user-data", small_pickles, "--predict", tiny / "test_a.csv")
     run = script("mmoe.py", *flags, "--out", "/dev/full", cwd=tmp_path, check=False)
     assert_one_sentence(run, "No space left", "make room")
     run_main("mmoe.py", *flags, "--out", "/dev/null")

@@ -36,6 +36,7 @@ def kept(tiny_made, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept")
     for path in tiny_made.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "FocalLoss_submission_a.csv").write_text("of an earlier run, of four tasks")
     for name, flags in RUNS.items():
         run_main(name, "--user-data", folder, *OWN, *flags)
     return folder
@@ -75,7 +76,8 @@ def test_results_and_pictures_are_written(kept):
 def test_main_gives_the_model_and_its_printed_auc_is_that_of_scikit_learn(
     tiny_pickles, tiny, capsys
 ):
-    result = mmoe.main(["--user-data", str(tiny_pickles), *OWN])
+    mixed = "userid,feed_history,videoplayseconds,manual_tag_list,user_taste,user_history,device"
+    result = mmoe.main(["--user-data", str(tiny_pickles), "--features", mixed])
     printed = float(capsys.readouterr().out.split()[-1])
     data = load(tiny_pickles)
     logits = result.model.logits(data.valid)
@@ -96,18 +98,18 @@ def test_main_gives_the_model_and_its_printed_auc_is_that_of_scikit_learn(
         np.testing.assert_allclose(submitted, p, atol=2e-6)
 
 
-def test_settings_a_thread_and_a_name_of_ones_own(tiny_pickles):
+def test_settings_a_thread_and_a_name_of_ones_own(small_pickles):
     """As in a notebook's worker: not the main thread, and no script that gives its name."""
     settings = mmoe.Settings(
-        user_data=str(tiny_pickles), name="mine", learning_rate=0.002, quiet=True
+        user_data=str(small_pickles), name="mine", learning_rate=0.002, quiet=True
     )
     results = []
     thread = threading.Thread(target=lambda: results.append(mmoe.main(settings)))
     thread.start()
     thread.join()
     assert float(results[0].model.optimizer.learning_rate) == pytest.approx(0.002)
-    assert pd.read_csv(tiny_pickles / "results.csv").model.tolist() == ["mine"]
-    assert (tiny_pickles / "mine.keras").exists()
+    assert pd.read_csv(small_pickles / "results.csv").model.tolist() == ["mine"]
+    assert (small_pickles / "mine.keras").exists()
     with pytest.raises(InputError, match="nowhere"):
         mmoe.main(["--user-data", "nowhere"])
 

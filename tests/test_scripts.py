@@ -153,10 +153,10 @@ def test_a_second_epoch_has_new_embeddings_and_learns_nothing_by_heart(name, rea
 
 
 @pytest.mark.parametrize("name", ["deepfm.py"])
-def test_a_seed_gives_the_same_bytes_and_another_seed_others(name, tiny, tiny_pickles, tmp_path):
+def test_a_seed_gives_the_same_bytes_and_another_seed_others(name, tiny, small_pickles, tmp_path):
     made = []
     for seed in (4, 4, 5):
-        flags = ("--user-data", tiny_pickles, "--epochs", 2, "--seed", seed)
+        flags = ("--user-data", small_pickles, "--epochs", 2, "--seed", seed)
         lines = epochs(run_main(name, *flags))
         predict = ("--predict", tiny / "test_a.csv", "--out", tmp_path / "scores.csv")
         run_main(name, *flags[:2], *predict)
@@ -167,8 +167,8 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_others(name, tiny, tiny_pi
 
 
 @pytest.mark.parametrize("name", ["FocalLoss.py"])  # whose logits are mapped
-def test_of_several_runs_the_mean_logit_is_kept(name, tiny, tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles, "--epochs", 1)
+def test_of_several_runs_the_mean_logit_is_kept(name, tiny, small_pickles, tmp_path):
+    flags = ("--user-data", small_pickles, "--epochs", 1)
     predict = ("--predict", tiny / "test_b.csv", "--out", tmp_path / "scores.csv")
     runs = []
     logits = []
@@ -181,7 +181,7 @@ def test_of_several_runs_the_mean_logit_is_kept(name, tiny, tiny_pickles, tmp_pa
     mean = (logits[0] + logits[1]) / 2
     np.testing.assert_allclose(1 / (1 + np.exp(-mean)), 1 / (1 + np.exp(-logits[2])), atol=2e-6)
     assert np.abs(logits[0] - logits[1]).max() > 0.05
-    rows = results_of(tiny_pickles)
+    rows = results_of(small_pickles)
     aucs = rows["auc_read_comment"].tolist()
     assert aucs[:2] == aucs[2:4]  # a run among others is the run alone
     assert last_auc(both) == pytest.approx(np.mean(aucs[:2]), abs=6e-5)
@@ -229,11 +229,11 @@ def test_focal_loss_of_gamma_0_without_annealing_is_deepfm(tiny_pickles, tmp_pat
     assert len(plain) == 2 and plain == epochs(focal) != epochs(annealed)
 
 
-def test_focal_scores_are_mapped_to_probabilities_in_the_same_order(tiny_pickles, tmp_path):
+def test_focal_scores_are_mapped_to_probabilities_in_the_same_order(small_pickles, tmp_path):
     for flags in ((), ("--raw-scores",)):
-        flags = ("--user-data", tiny_pickles, "--gamma", 2, *flags)
+        flags = ("--user-data", small_pickles, "--gamma", 2, *flags)
         run_main("FocalLoss.py", *flags)
-    mapped, raw = results_of(tiny_pickles).tail(2).to_dict("records")
+    mapped, raw = results_of(small_pickles).tail(2).to_dict("records")
     assert mapped["auc_read_comment"] == pytest.approx(raw["auc_read_comment"], abs=1e-4)
     assert mapped["logloss_read_comment"] < raw["logloss_read_comment"]
     surplus = [abs(np.log(row["calibration_read_comment"])) for row in (mapped, raw)]
@@ -241,29 +241,29 @@ def test_focal_scores_are_mapped_to_probabilities_in_the_same_order(tiny_pickles
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 10**7])
-def test_any_batch_size_trains(batch_size, tiny_pickles, tmp_path):
+def test_any_batch_size_trains(batch_size, small_pickles, tmp_path):
     contents = {}
     for name in ("train.pkl", "valid.pkl"):
-        rows = read(tiny_pickles / name)
+        rows = read(small_pickles / name)
         few = {key: column if key == "stamp" else column[:400] for key, column in rows.items()}
         contents[name] = few
-    write_all(tiny_pickles, contents)
-    flags = ("--user-data", tiny_pickles, "--epochs", 2, "--batch-size", batch_size)
+    write_all(small_pickles, contents)
+    flags = ("--user-data", small_pickles, "--epochs", 2, "--batch-size", batch_size)
     lines = epochs(run_main("mmoe.py", *flags))
     losses = [float(re.search(r"loss ([\d.]+)", line)[1]) for line in lines]
     assert losses[1] < losses[0]  # of four tasks; it has learned something
 
 
-def test_a_task_without_positives_on_the_validation_day_is_not_available(tiny_pickles, tmp_path):
-    valid = read(tiny_pickles / "valid.pkl")
+def test_a_task_without_positives_on_the_validation_day_is_not_available(small_pickles, tmp_path):
+    valid = read(small_pickles / "valid.pkl")
     valid["read_comment"] = np.zeros_like(valid["read_comment"])
-    write_all(tiny_pickles, {"valid.pkl": valid})
-    run = run_main("mmoe.py", "--user-data", tiny_pickles)
+    write_all(small_pickles, {"valid.pkl": valid})
+    run = run_main("mmoe.py", "--user-data", small_pickles)
     assert run.stdout.splitlines()[-1] == "read_comment validation AUC: n/a"
     assert run.stderr == "" and "nan" not in run.stdout
     columns = ["auc_read_comment", "uauc_read_comment", "weighted_uauc"]
-    assert results_of(tiny_pickles)[columns].isna().all(axis=None)
-    names = {path.name for path in tiny_pickles.iterdir()}
+    assert results_of(small_pickles)[columns].isna().all(axis=None)
+    names = {path.name for path in small_pickles.iterdir()}
     assert {"mmoe.png", "comparison.png", "mmoe.keras", "mmoe_submission_a.csv"} <= names
 
 
@@ -300,30 +300,30 @@ def test_a_users_mistake_is_one_sentence_before_anything_is_written(
 # ---- what else a run can be asked
 
 
-def test_seven_tasks(tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles)
+def test_seven_tasks(small_pickles, tmp_path):
+    flags = ("--user-data", small_pickles)
     weights = "4,3,2,1,1,1,1"
     run_main("mmoe.py", *flags, "--tasks", ",".join(ACTIONS), "--task-weights", weights)
-    row = results_of(tiny_pickles).iloc[-1]
+    row = results_of(small_pickles).iloc[-1]
     assert row.tasks == ",".join(ACTIONS) and row.auc_follow > 0
-    header = (tiny_pickles / "mmoe_submission_b.csv").read_text().splitlines()[0]
+    header = (small_pickles / "mmoe_submission_b.csv").read_text().splitlines()[0]
     assert header == f"userid,feedid,{','.join(TASKS)},favorite,comment,follow"
 
 
-def test_each_task_its_own_network(tiny, tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles)
+def test_each_task_its_own_network(tiny, small_pickles, tmp_path):
+    flags = ("--user-data", small_pickles)
     run_main("deepfm.py", *flags, "--target", "all")
     run_main("deepfm.py", *flags, "--target", "like", "--name", "点赞")
-    every, alone = results_of(tiny_pickles).to_dict("records")
+    every, alone = results_of(small_pickles).to_dict("records")
     assert every["tasks"] == ",".join(TASKS) and alone["tasks"] == "like"
     assert every["auc_like"] == alone["auc_like"]
     assert every["weighted_uauc"] > 0.4
-    assert (tiny_pickles / "deepfm_submission_a.csv").exists()
-    assert (tiny_pickles / "点赞.keras").exists()
+    assert (small_pickles / "deepfm_submission_a.csv").exists()
+    assert (small_pickles / "点赞.keras").exists()
 
 
-def test_no_bar_in_a_log_file_and_one_in_a_terminal(tiny_pickles, tmp_path):
-    flags = ["--user-data", tiny_pickles, "--epochs", "2"]
+def test_no_bar_in_a_log_file_and_one_in_a_terminal(small_pickles, tmp_path):
+    flags = ["--user-data", small_pickles, "--epochs", "2"]
     run = script("deepfm.py", *flags, "--verbose", cwd=tmp_path)
     assert run.stderr == "" and "\r" not in run.stdout
     assert table(run, "calibration", "deepfm --epochs 2") > 0
@@ -331,19 +331,19 @@ def test_no_bar_in_a_log_file_and_one_in_a_terminal(tiny_pickles, tmp_path):
     assert code == 0 and "epoch 1/2" in shown and "%" in shown
 
 
-def test_quiet_leaves_the_last_line(tiny_pickles, capfd):
-    deepfm.main(["--user-data", str(tiny_pickles), "--quiet"])
+def test_quiet_leaves_the_last_line(small_pickles, capfd):
+    deepfm.main(["--user-data", str(small_pickles), "--quiet"])
     shown = capfd.readouterr()
     assert LAST_LINE.fullmatch(shown.out.strip()) and "epoch" not in shown.err
 
 
-def test_tensorboard_event_files_hold_the_curves(tiny_pickles, tmp_path):
+def test_tensorboard_event_files_hold_the_curves(small_pickles, tmp_path):
     import tensorflow as tf
 
-    flags = ("--user-data", tiny_pickles, "--tensorboard", "--epochs", 2)
+    flags = ("--user-data", small_pickles, "--tensorboard", "--epochs", 2)
     run_main("mmoe.py", *flags)
     tags = []
-    for file in (tiny_pickles / "tensorboard").rglob("events*"):
+    for file in (small_pickles / "tensorboard").rglob("events*"):
         for event in tf.compat.v1.train.summary_iterator(str(file)):
             tags += [value.tag for value in event.summary.value]
     assert tags.count("epoch_loss") == 2 and tags.count("epoch_like_auc") == 2
@@ -404,8 +404,8 @@ def test_resume_does_not_take_up_a_run_of_other_settings_and_says_what_is_damage
     assert_one_sentence(damaged, str(weights.parent.name), "damaged")
 
 
-def test_another_projects_keras_settings_change_nothing(tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles, "--seed", 3, "--name", "点赞")
+def test_another_projects_keras_settings_change_nothing(small_pickles, tmp_path):
+    flags = ("--user-data", small_pickles, "--seed", 3, "--name", "点赞")
     plain = epochs(run_main("deepfm.py", *flags))
     (tmp_path / ".keras").mkdir()
     other = {"floatx": "float16", "backend": "torch", "image_data_format": "channels_first"}
@@ -423,15 +423,15 @@ def test_another_projects_keras_settings_change_nothing(tiny_pickles, tmp_path):
 
 
 @pytest.mark.parametrize("streams", ["| head -1", "2>&-", ">&- 2>&- <&-"])
-def test_where_what_is_printed_goes_changes_nothing(streams, tiny_pickles, tmp_path):
-    words = f"{sys.executable} {ROOT / 'deepfm.py'} --user-data {tiny_pickles} {streams}"
+def test_where_what_is_printed_goes_changes_nothing(streams, small_pickles, tmp_path):
+    words = f"{sys.executable} {ROOT / 'deepfm.py'} --user-data {small_pickles} {streams}"
     run = subprocess.run(words, shell=True, capture_output=True, text=True, cwd=tmp_path)
     assert "Traceback" not in run.stderr + run.stdout
     assert run.returncode == 0 and run.stderr == ""
     whole = 13  # lines
     assert run.stdout.count("\n") == {"| head -1": 1, "2>&-": whole}.get(streams, 0)
-    assert len(results_of(tiny_pickles)) == 1
-    assert (tiny_pickles / "comparison.png").read_bytes()[:4] == b"\x89PNG"
+    assert len(results_of(small_pickles)) == 1
+    assert (small_pickles / "comparison.png").read_bytes()[:4] == b"\x89PNG"
     if streams == ">&- 2>&- <&-":
         refused = subprocess.run(words.replace("--user", "--us"), shell=True, cwd=tmp_path)
         assert refused.returncode == 2

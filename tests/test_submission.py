@@ -84,7 +84,7 @@ def test_files_that_are_missing_not_text_or_not_of_these_rows(folder):
     for words, sentence in {
         ("nowhere.csv", "test.csv"): "nowhere[.]csv does not exist: give the path of a CSV[.]",
         ("wrong.csv", "test.csv"): "wrong[.]csv is no text in UTF-8",
-        ("4.csv", "test.csv", "labels.csv"): "labels[.]csv: its rows are not those of test[.]csv",
+        ("4.csv", "test.csv", "labels.csv"): "labels[.]csv: its rows are not those of the sub",
     }.items():
         with pytest.raises(InputError, match=sentence):
             main(words)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from common.command import Parser, user_errors
 from common.pickles import beside
 from common.results import versions
-from common.submission import TESTS, scored
+from common.submission import TESTS, check, labels_of, official_score
 
 import pandas as pd
 from benchmark import run
@@ -40,8 +40,9 @@ def measured(source, days, singles, runs):
             row = {"days": days, "runs": n, "seed": seed, **cost}
             for test in TESTS:
                 submission = Path(folder) / f"mmoe_submission_{test[-1]}.csv"
-                place = source / f"{test}.csv"
-                row[test] = scored(submission, place, source / f"{test}_labels.csv")[1]
+                columns = check(submission, source / f"{test}.csv")
+                labels = labels_of(columns, source / f"{test}_labels.csv")
+                row[test] = official_score(columns, labels)[1]
             print(row, flush=True)
             yield row
 
