@@ -18,11 +18,11 @@ from common import features
 from common.columns import EVERY_ACTION
 from common.command import InputError, Parser, Report, user_errors
 from common.contest import read_source
-from common.csvs import Source
 from common.encoding import describe, interactions, labelled_rows, tables_of, test_rows
 from common.features.ids import distinct, rows_of
 from common.features.past import Past
 from common.pickles import FIRST, VERSION, read, write_all
+from common.source import Source
 
 import numpy as np
 

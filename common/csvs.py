@@ -14,8 +14,6 @@ from common.source import Source, unpacking
 
 import numpy as np
 
-__all__ = ["LARGEST_ID", "MISSING", "Source", "read_chunks", "read_columns", "read_header"]
-
 LARGEST_ID = 2**31 - 1
 MISSING = -1  # an id that the CSV leaves empty
 CHUNK = 1 << 18  # rows read at a time

@@ -87,7 +87,6 @@ class LookUp:
         return found | {"ids": filled_up(ids, batch, self.spec["n_rows"])}
 
 
-@keras.saving.register_keras_serializable("multitask")
 class FeatureEmbedding(keras.layers.Layer):
     """Vectors (batch, fields, dim) and dense values (batch, width) of what a LookUp gives.
 
@@ -134,10 +133,3 @@ class FeatureEmbedding(keras.layers.Layer):
         vectors.append(tf.zeros([size, 0, self.dim]))
         values.append(tf.zeros([size, 0]))
         return tf.concat(vectors, axis=1), tf.concat(values, axis=1)
-
-    def get_config(self):
-        return {**super().get_config(), "look_up": self.look_up.spec, "dim": self.dim}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config | {"look_up": LookUp(config["look_up"], {})})

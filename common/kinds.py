@@ -12,7 +12,14 @@ import tensorflow as tf
 SHORTEST = 512  # what varies in length is filled up to a multiple of this at the least
 
 
-class Ids:
+class Kind:
+    """What a spec is looked up by."""
+
+    def __init__(self, spec):
+        self.spec = spec
+
+
+class Ids(Kind):
     """The id features: one code a row of interactions, which names a row of the embedding table."""
 
     @staticmethod
@@ -28,9 +35,6 @@ class Ids:
         spec = {"tables": list(by_table), "own": own, "fields": len(names)}
         return spec, {name: codes.astype(np.int32) for name, codes in frozen.items()}
 
-    def __init__(self, spec):
-        self.spec = spec
-
     def look_up(self, columns, frozen, padding):
         """Rows of the embedding table (batch * fields,), and nothing else."""
         codes = [tf.gather(frozen[f"id_{key}"], columns[key]) for key in self.spec["tables"]]
@@ -42,7 +46,7 @@ class Ids:
         return tf.reshape(embedded, [-1, self.spec["fields"], embedded.shape[-1]])
 
 
-class Lists:
+class Lists(Kind):
     """The list features: any number of codes a row of a table, whose vectors are averaged."""
 
     @staticmethod
@@ -62,9 +66,6 @@ class Lists:
             frozen[f"list_{key}"] = np.stack([offsets[:-1], offsets[1:]], axis=1)
         spec = {"tables": list(names_by_table(data, names)), "fields": len(names)}
         return spec, frozen | {"list_values": np.concatenate(values).astype(np.int32)}
-
-    def __init__(self, spec):
-        self.spec = spec
 
     def look_up(self, columns, frozen, padding):
         """Rows of the embedding table (items,); each item's owner among (batch * lists); lengths.
@@ -89,7 +90,7 @@ class Lists:
         return tf.reshape(sums, shape) / lengths[:, :, None]
 
 
-class Dense:
+class Dense(Kind):
     """The dense features: numbers of the interactions themselves, or of a row of a table by day."""
 
     @staticmethod
@@ -118,9 +119,6 @@ class Dense:
         spec = {"own": own, "fixed": list(fixed), "daily": rows, "width": width}
         return spec, frozen
 
-    def __init__(self, spec):
-        self.spec = spec
-
     def look_up(self, columns, frozen, padding):
         """The rows of numbers (batch, some), as the tables keep them."""
         found = [tf.reshape(columns[name], [-1, width]) for name, width in self.spec["own"].items()]
@@ -135,7 +133,7 @@ class Dense:
         return tf.concat([tf.cast(part, tf.float32) for part in found["parts"]], axis=1)
 
 
-class Dots:
+class Dots(Kind):
     """Dot products of a row's vectors with the vector of another table's row: n numbers each."""
 
     @staticmethod
@@ -156,9 +154,6 @@ class Dots:
             frozen[f"own_{name}"] = own.reshape(-1, dim * n)
             frozen[f"other_{name}"] = data.tables[other][feature["with"]].astype(np.float32)
         return {"products": products, "width": sum(p["n"] for p in products.values())}, frozen
-
-    def __init__(self, spec):
-        self.spec = spec
 
     def look_up(self, columns, frozen, padding):
         """Of each product both sides: (batch, dim * n) and (batch, dim)."""

@@ -15,13 +15,11 @@ from common.command import InputError
 from common.csvs import read_columns, read_header
 from common.embedding import FeatureEmbedding, LookUp, specify
 from common.pickles import OTHER, beside
-from common.recommender import copied
+from common.recommender import SCORING_BATCH, copied
 from common.source import file_of
 
 import keras
 import numpy as np
-
-BATCH = 16384
 
 
 @keras.saving.register_keras_serializable("multitask")
@@ -162,7 +160,7 @@ def load(path):
 def probabilities(model, columns):
     """{task: float32 (rows,)} of {raw column: (rows,)}."""
     rows = {tensor.name: np.asarray(columns[tensor.name], tensor.dtype) for tensor in model.inputs}
-    return model.predict(rows, batch_size=BATCH, verbose=0)
+    return model.predict(rows, batch_size=SCORING_BATCH, verbose=0)
 
 
 def predict(path, csv, out):

@@ -31,19 +31,17 @@ def tests_of(data, tasks):
     Empty unless the tasks are those of one of the rounds, and the rows are of users and feeds.
     """
     rounds = [set(TASK_WEIGHTS), set(FINAL_ROUND_WEIGHTS)]
-    raw = data.meta.get("raw", {}).values()
-    if not {"userid", "feedid"} <= set(raw) or set(tasks) not in rounds:
+    raw = {raw for column, raw in data.meta.get("raw", {}).items() if column in data.tables}
+    if not {"userid", "feedid"} <= raw or set(tasks) not in rounds:
         return {}
     tests = {name: data.unlabelled(name) for name in TESTS}
     return {name: rows for name, rows in tests.items() if rows is not None}
 
 
 def raw_ids(data, rows, name):
-    """The raw ids, int64 (rows,), from which a column of interactions was coded; -1: unknown."""
-    column = next(column for column, raw in data.meta["raw"].items() if raw == name)
-    if column in data.tables:
-        return data.tables[column]["key"][rows[column]]
-    return np.concatenate([[-1, -1], data.vocabulary(column)])[rows[column]]
+    """The raw ids, int64 (rows,), of the rows of a table that interactions name; -1: unknown."""
+    table = next(table for table, raw in data.meta["raw"].items() if raw == name)
+    return data.tables[table]["key"][rows[table]]
 
 
 def submit(path, data, rows, logits):

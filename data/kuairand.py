@@ -45,8 +45,9 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.columns import ACTIONS, FEED_INFO, OTHER_ACTIONS, USER_ACTION
 from common.command import InputError, Parser, user_errors
-from common.csvs import LARGEST_ID, Source, read_chunks
+from common.csvs import LARGEST_ID, read_chunks
 from common.pickles import beside
+from common.source import Source
 
 NAMES = {"pure": "KuaiRand-Pure", "1k": "KuaiRand-1K", "27k": "KuaiRand-27K"}
 LOGS = ("log_standard_4_08_to_4_21_{}.csv", "log_standard_4_22_to_5_08_{}.csv")

@@ -5,7 +5,7 @@ import os
 from common.columns import FEED_INFO, USER_ACTION
 from common.command import InputError
 from common.contest import read_source
-from common.csvs import Source
+from common.source import Source
 
 import numpy as np
 import pytest

@@ -10,7 +10,8 @@ from common import csvs
 from common.columns import ACTIONS, FEED_IDS, KEYWORD_LISTS, TAG_LISTS
 from common.command import InputError
 from common.contest import MIN_WEIGHT, parse_list
-from common.csvs import LARGEST_ID, MISSING, Source, read_columns
+from common.csvs import LARGEST_ID, MISSING, read_columns
+from common.source import Source
 
 import numpy as np
 import pytest

@@ -131,13 +131,3 @@ def test_gradient_reaches_each_item_of_a_list_once_per_occurrence():
     items = data.tables["feed"]["tags"]["values"][offsets[feed] : offsets[feed + 1]]
     wanted = np.bincount(items, minlength=7)[:, None] / len(items) * 2  # two rows ask for it
     np.testing.assert_allclose(gradient, np.broadcast_to(wanted, gradient.shape), atol=1e-6)
-
-
-def test_a_layer_made_again_from_its_config_gives_the_same():
-    data = data_of()
-    layer = embedded(data)
-    again = FeatureEmbedding.from_config(layer.get_config())
-    again.set_weights(layer.get_weights())
-    batch = layer.look_up(rows_of(data, layer))
-    for one, other in zip(layer(batch), again(batch), strict=True):
-        np.testing.assert_array_equal(one, other)

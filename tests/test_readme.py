@@ -121,19 +121,19 @@ def test_no_file_is_over_250_lines_and_no_function_over_40():
                 assert node.end_lineno - node.lineno < 40, (path, node.name)
 
 
-def test_a_model_of_ones_own_is_the_readmes_text(tiny_pickles, tmp_path):
+def test_a_model_of_ones_own_is_the_readmes_text(small_pickles, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     body = code.split("def network")[1].split("def main")
     assert len(body[0].strip().splitlines()) <= 15 and len(body[1].strip().splitlines()) <= 27
     (tmp_path / "shared_bottom.py").write_text(code)
-    words = [sys.executable, tmp_path / "shared_bottom.py", "--user-data", tiny_pickles]
+    words = [sys.executable, tmp_path / "shared_bottom.py", "--user-data", small_pickles]
     world = {"PYTHONPATH": str(ROOT), "PATH": ""}
     run = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=world)
     assert run.returncode == 0, run.stderr
     last = run.stdout.splitlines()[-1].split()
     assert last[:3] == ["read_comment", "validation", "AUC:"] and 0.8 < float(last[-1]) < 0.96
     assert "> shared_bottom" in run.stdout
-    assert (tiny_pickles / "shared_bottom.keras").exists()
+    assert (small_pickles / "shared_bottom.keras").exists()
 
 
 def test_the_contracts_smallest_example_runs_and_is_not_overwritten(tiny, tmp_path):

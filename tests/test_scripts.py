@@ -210,7 +210,8 @@ def test_every_day_is_trained_on_in_the_end(tiny, tmp_path):
     with pytest.raises(InputError, match="the logits are no numbers"):
         run_main("mmoe.py", "--user-data", tmp_path / "final", *one_step)
     assert not (tmp_path / "final" / "mmoe.keras").exists()
-    run = run_main("mmoe.py", "--user-data", tmp_path / "final", "--runs", 2, "--epochs", 2)
+    few = ("--features", "userid,user_history", "--experts", 2)  # to compile in less time
+    run = run_main("mmoe.py", "--user-data", tmp_path / "final", "--runs", 2, "--epochs", 2, *few)
     assert "no validation" in run.stdout and "auc" not in run.stdout
     assert run.stdout.splitlines()[-1] == "read_comment validation AUC: n/a"
     assert not (tmp_path / "final" / "results.csv").exists()
@@ -221,8 +222,8 @@ def test_every_day_is_trained_on_in_the_end(tiny, tmp_path):
         assert 0.4 < float(scored.stdout.split()[-1]) < 0.9
 
 
-def test_focal_loss_of_gamma_0_without_annealing_is_deepfm(tiny_pickles, tmp_path):
-    flags = ("--user-data", tiny_pickles, "--epochs", 2)
+def test_focal_loss_of_gamma_0_without_annealing_is_deepfm(small_pickles, tmp_path):
+    flags = ("--user-data", small_pickles, "--epochs", 2)
     plain = epochs(run_main("deepfm.py", *flags))
     focal = run_main("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "")
     annealed = run_main("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "2")
@@ -356,11 +357,13 @@ def test_tensorboard_event_files_hold_the_curves(small_pickles, tmp_path):
         ("deepfm.py", ("--target", "all", "--tasks", "read_comment,like"), signal.SIGTERM),
     ],
 )
-def test_a_run_stopped_and_resumed_is_a_run_never_stopped(name, flags, number, tiny_made, tmp_path):
+def test_a_run_stopped_and_resumed_is_a_run_never_stopped(
+    name, flags, number, small_pickles, tmp_path
+):
     folders = [tmp_path / "whole", tmp_path / "stopped"]
     for folder in folders:
-        shutil.copytree(tiny_made, folder)
-    small = ["--epochs", 2, "--batch-size", 128, "--embedding-dim", 4]  # there is time to stop
+        shutil.copytree(small_pickles, folder)
+    small = ["--epochs", 2, "--batch-size", 32, "--embedding-dim", 4]  # there is time to stop
     flags = [*map(str, flags), *map(str, small)]
     run_main(name, "--user-data", folders[0], *flags)
     command = [sys.executable, ROOT / name, "--user-data", folders[1], *flags]
@@ -385,10 +388,10 @@ def test_a_run_stopped_and_resumed_is_a_run_never_stopped(name, flags, number, t
 
 
 def test_resume_does_not_take_up_a_run_of_other_settings_and_says_what_is_damaged(
-    tiny_made, tmp_path
+    small_pickles, tmp_path
 ):
-    folder = shutil.copytree(tiny_made, tmp_path / "pickles")
-    flags = ["--user-data", folder, "--epochs", 2, "--batch-size", 128, "--embedding-dim", 4]
+    folder = small_pickles
+    flags = ["--user-data", folder, "--epochs", 2, "--batch-size", 32, "--embedding-dim", 4]
     words = [sys.executable, ROOT / "deepfm.py", *map(str, flags)]
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     while not process.stdout.readline().startswith("epoch 1/2"):

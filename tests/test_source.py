@@ -13,8 +13,8 @@ from common import csvs
 from common.columns import ACTIONS
 from common.command import InputError
 from common.contest import read_embeddings, read_log, read_source, read_truth
-from common.csvs import Source, read_columns
-from common.source import file_of
+from common.csvs import read_columns
+from common.source import Source, file_of
 
 import numpy as np
 import pytest

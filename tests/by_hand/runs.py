@@ -17,6 +17,7 @@ from common.contract import load
 from common.scores import score_yardsticks
 from common.settings import changed, hyperparameters, parse
 
+import numpy as np
 import pandas as pd
 
 RECORDS = Path(__file__).resolve().parent / "records"
@@ -138,10 +139,19 @@ def facts_of(data):
         "target": data.first_task,
         "rows": {"train": len(data.train[data.first_task]), "valid": len(valid[data.first_task])},
         "positives": {task: int(valid[task].sum()) for task in data.tasks},
+        "rates": {task: rates_of(data, task) for task in data.tasks},
         "features": list(data.features),
         "every_feature": list(data.meta["features"]),
         "yardsticks": score_yardsticks(data, valid),
     }
+
+
+def rates_of(data, task):
+    """Rates of positives: on all training days, on the last of them, on the validation day."""
+    label = data.train[task]
+    day = data.train.get("day", np.zeros(len(label)))
+    rates = {"train": label.mean(), "last": label[day == day.max()].mean()}
+    return {name: float(rate) for name, rate in {**rates, "valid": data.valid[task].mean()}.items()}
 
 
 def apart(function, *args):

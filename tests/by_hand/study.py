@@ -6,6 +6,7 @@ python tests/by_hand/study.py cost FOLDER      their log losses, seconds and mem
 python tests/by_hand/study.py pairs FOLDER     which of their differences are real
 python tests/by_hand/study.py focal FOLDER     focal loss and annealing apart
 python tests/by_hand/study.py annealing FOLDER each model with and without it, equal epochs
+python tests/by_hand/study.py calibration FOLDER  predicted over actual positives, and drift
 python tests/by_hand/study.py tasks FOLDER     each task alone against all tasks together
 python tests/by_hand/study.py features FOLDER  what each group of features adds
 python tests/by_hand/study.py epochs FOLDER    AUC by epoch, embeddings drawn anew or not
@@ -196,6 +197,25 @@ def annealing(folder):
     return ["AUC, constant rate", "annealed", "gain", "gain of uAUC"], rows
 
 
+def calibration(folder):
+    """Predicted over actual positives of each task, below what drift alone makes of them.
+
+    The first two rows are the training days' rate and that of the last of them over the rate of the
+    validation day: what a model would predict that knows them and nothing else.
+    """
+    rates = folder.facts["rates"]
+    rows = {
+        f"*rate of {name} / of this day*": [
+            short(f"{rates[task][key] / rates[task]['valid']:.3f}") for task in folder.frequent
+        ]
+        for name, key in {"all training days": "train", "the last of them": "last"}.items()
+    }
+    for model, runs in folder.compared().items():
+        texts = cells(runs, [f"calibration_{task}" for task in folder.frequent])
+        rows |= {model: texts} if all(texts) else {}
+    return list(folder.frequent), rows
+
+
 def tasks(folder):
     """The same network with all tasks and with each alone; differences with `interval`."""
     rows = {}
@@ -281,7 +301,7 @@ def of_2021(folder):
 
 
 TABLES = {f.__name__: f for f in (results, models, cost, pairs, focal, tasks, features, epochs)}
-TABLES |= {"lengths": lengths, "of_2021": of_2021, "annealing": annealing}
+TABLES |= {f.__name__: f for f in (lengths, of_2021, annealing, calibration)}
 
 
 def table(name, places):
