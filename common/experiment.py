@@ -222,8 +222,9 @@ class Experiment:
             if test in self.tests:
                 n_rows = submit(path, self.data, self.tests[test], self.means[test])
                 self.say(f"{path}: {n_rows:,} rows for the contest{several}")
-            else:
-                path.unlink(missing_ok=True)  # of another run of this name
+            elif path.exists():
+                path.unlink()
+                self.say(f"{path}: removed, being of an earlier run of this name")
         if valid:
             self.compare()
         plots.curves(

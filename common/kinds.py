@@ -146,6 +146,7 @@ class Dots(Kind):
             key = feature["table"]
             other = data.meta["features"][feature["with"]]["table"]
             own = data.tables[key][name]
+            own = own.astype(np.float16, copy=False) if feature["daily"] else own
             own = own[-1] if feature["daily"] and latest else own
             own = own.swapaxes(-1, -2)  # (..., dim, n): the sum then runs over whole rows of n
             dim, n = own.shape[-2:]

@@ -33,10 +33,7 @@ class Dropout(keras.layers.Dropout):
 
 
 def scrambled(bits):
-    """Each bit of the result depends on all of the argument's, uint32 to uint32.
-
-    The finalizer of MurmurHash3 (Appleby).
-    """
+    """The finalizer of MurmurHash3 (Appleby), uint32: each bit depends on all of the argument's."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         bits = (bits ^ tf.bitwise.right_shift(bits, shift)) * factor
     return bits ^ tf.bitwise.right_shift(bits, 16)
@@ -81,6 +78,7 @@ class Recommender(keras.Model):
         self._scoring = {}  # datasets of the columns that were scored, by the columns' id
         self._scoring_batch = 0
         self._first_values = None
+        self._first_of = None
         self.built = True  # both parts are
 
     @property
@@ -93,7 +91,9 @@ class Recommender(keras.Model):
         kwargs |= {"steps_per_execution": steps_per_execution, "jit_compile": jit_compile}
         super().compile(*args, **kwargs)
         self.optimizer.build(self.trainable_variables)
-        self._first_state = [value_of(variable) for variable in self.optimizer.variables]
+        if self.optimizer is not self._first_of:  # one compiled again has trained
+            self._first_of = self.optimizer
+            self._first_state = [value_of(variable) for variable in self.optimizer.variables]
         labels = {task: tf.zeros([1]) for task in self.tasks}
         logits = {task: tf.zeros([1, 1]) for task in self.tasks}
         self.compute_loss(None, labels, logits)
@@ -221,8 +221,7 @@ class Recommender(keras.Model):
         """{task: float32 logits (rows,)} of interactions {column: (rows,)}."""
         n = len(columns[self.embedding.look_up.spec["inputs"][0]])
         parts = [self.score(batch) for batch, _ in self.scoring_batches(columns)]
-        logits = tf.nest.map_structure(lambda *rows: np.concatenate(rows)[:n, 0], *parts)
-        return logits
+        return tf.nest.map_structure(lambda *rows: np.concatenate(rows)[:n, 0], *parts)
 
     def mean_outputs(self, columns, names):
         """{layer: mean of its output over all rows, float64 (n,)} of layers of the network."""

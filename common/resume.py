@@ -163,15 +163,14 @@ def checkpoint_folder(data, settings, tasks, seed):
 def asked_for(data, settings, tasks, seed, log):
     """The callbacks of a run that the settings ask for; Resume always, for Ctrl-C and SIGTERM.
 
-    BestEpoch for --patience, TensorBoard for --tensorboard. They stand behind the TrainingLog.
-    Raises InputError.
+    BestEpoch for --patience, TensorBoard for --tensorboard. They stand behind the TrainingLog, and
+    TensorBoard before what may end an epoch. Raises InputError.
     """
-    callbacks = [Resume(data, settings, tasks, seed, log)]
+    callbacks = [tensorboard(settings, tasks, seed)] if settings.tensorboard else []
+    callbacks.append(Resume(data, settings, tasks, seed, log))
     if settings.patience:
         if not data.valid:
             raise InputError("--patience needs a day that validates: choose the epochs on one.")
         folder = checkpoint_folder(data, settings, tasks, seed)
         callbacks.append(BestEpoch(settings.patience, log, folder))
-    if settings.tensorboard:
-        callbacks.append(tensorboard(settings, tasks, seed))
     return callbacks

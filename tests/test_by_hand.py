@@ -230,6 +230,9 @@ def test_a_table_of_earlier_runs_is_its_file_and_versions_stand_apart(
     assert documents.earlier("old") == (["AUC"], {"more": [".9"]})
     rows = folder.rows()
     rows["commit"] = np.where(rows["seed"].astype(int) < 2, "a", "b")
+    rows["changed"] = ""
+    of_mean = rows.iloc[[0]].assign(changed="mean of 5 runs", auc_read_comment="1")
+    rows = pd.concat([rows, of_mean])
     monkeypatch.setattr(runs.Folder, "rows", lambda _: rows[rows["model"] == "mmoe"])
     found = documents.versions(folder.path)[1]
     assert list(found) == ["MMOE, a", "MMOE, b"]

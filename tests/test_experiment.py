@@ -10,7 +10,7 @@ import mmoe
 from common import saved
 from common.callbacks import TrainingLog
 from common.columns import TASKS
-from common.command import InputError, Stopped
+from common.command import STOPS, InputError, Stopped
 from common.contract import load
 from common.experiment import Experiment
 from common.pickles import read, write_all
@@ -111,24 +111,37 @@ def test_a_run_stopped_at_the_end_of_each_epoch_is_a_run_never_stopped(
     data = load(small_pickles)
     data.choose()
     data.valid = {name: column[:500] for name, column in data.valid.items() if name != "stamp"}
-    shared = {"epochs": epochs, "patience": patience, "batch_size": 4096, "quiet": True}
-    settings = deepfm.Settings(user_data=str(small_pickles), learning_rate=0.05, **shared)
+    shared = {"epochs": epochs, "patience": patience, "batch_size": 4096, "hidden": (8,)}
+    settings = deepfm.Settings(
+        user_data=str(small_pickles), learning_rate=0.05, quiet=True, **shared
+    )
     model = deepfm.compiled_model(data, ["like"], settings)
     whole = deepfm.train(model, data, settings, seed=0)
     weights = [weight.copy() for weight in model.get_weights()]
     assert len(whole.scores) == epochs
     resumed = replace(settings, resume=True)
-    handler = signal.getsignal(signal.SIGINT)
+    assert not patience or whole.kept < epochs
     for epoch in range(1, epochs + 1):
         with monkeypatch.context() as patch, pytest.raises(Stopped, match=f"after epoch {epoch}:"):
             patch.setattr(Resume, "on_train_batch_begin", lambda self, *_, **__: self.ask())
             deepfm.train(model, data, settings if epoch == 1 else resumed, seed=0)
-        assert signal.getsignal(signal.SIGINT) == handler
     log = deepfm.train(model, data, resumed, seed=0)
     assert json.loads(json.dumps(whole.scores)) == json.loads(json.dumps(log.scores))
     assert log.kept == whole.kept
     for found, wanted in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_whatever_ends_training_ctrl_c_does_what_it_did_before(small_pickles):
+    data = load(small_pickles)
+    data.choose()
+    handlers = [signal.getsignal(number) for number in STOPS]
+    shared = {"user_data": str(small_pickles), "batch_size": 4096, "hidden": (8,), "quiet": True}
+    settings = deepfm.Settings(**shared, epochs=1, patience=1)
+    model = deepfm.compiled_model(data, ["like"], settings)
+    with pytest.raises(InputError, match="--patience chooses among epochs"):
+        deepfm.train(model, data, settings, seed=0)
+    assert [signal.getsignal(number) for number in STOPS] == handlers
 
 
 def own_table(folder, n_ids, n_rows):

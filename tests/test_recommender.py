@@ -240,6 +240,10 @@ def test_a_model_compiled_anew_begins_with_its_new_optimizer():
             values = {variable.name: variable.numpy() for variable in optimizer.variables}
             assert values.pop("learning_rate") == pytest.approx(rate)
             assert len(values) > 5 and not any(value.any() for value in values.values())
+        model.fit(model.batches(data.train, 10, 0), shuffle=False, verbose=0)
+        compiled(model, optimizer, jit_compile=False)
+        model.initialize(0)
+        assert not optimizer.iterations.numpy()
 
 
 def test_metrics_regularizers_and_any_optimizer_count_as_in_any_keras_model():
@@ -291,7 +295,8 @@ def test_a_run_that_begins_amid_an_epoch_takes_the_batches_that_are_left():
 def test_another_fit_and_evaluate_take_every_row_once():
     """Whatever steps the optimizer has made: each row of a new dataset counts."""
     data = data_of(n_rows=45)
-    model, _ = fitted(data, epochs=1, size=7, metrics={"like": ["mse"]})
+    plain = {"jit_compile": False}  # which takes less time to compile
+    model, _ = fitted(data, epochs=1, size=7, metrics={"like": ["mse"]}, **plain)
     assert int(model.optimizer.iterations) == 7
     assert len(list(model.batches(data.train, 20, seed=1))) == 3
     rows = model.labelled_batches(data.train, 20)

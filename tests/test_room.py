@@ -47,7 +47,7 @@ def test_get_data_where_there_is_no_room(size, tiny, tmp_path):
     assert contents(out) == before and not list(out.glob(".writing-*"))
 
 
-@pytest.mark.parametrize("size", [500_000])
+@pytest.mark.parametrize("size", [200_000])
 def test_training_where_there_is_no_room(size, small_pickles, tmp_path):
     folder = shutil.copytree(small_pickles, tmp_path / "pickles")
     script("deepfm.py", "--user-data", folder, cwd=tmp_path)  # whose programs are kept

@@ -363,14 +363,14 @@ def test_a_run_stopped_and_resumed_is_a_run_never_stopped(
     folders = [tmp_path / "whole", tmp_path / "stopped"]
     for folder in folders:
         shutil.copytree(small_pickles, folder)
-    small = ["--epochs", 2, "--batch-size", 32, "--embedding-dim", 4]  # there is time to stop
+    small = ["--epochs", 4, "--batch-size", 32, "--embedding-dim", 4]  # there is time to stop
     flags = [*map(str, flags), *map(str, small)]
     run_main(name, "--user-data", folders[0], *flags)
     command = [sys.executable, ROOT / name, "--user-data", folders[1], *flags]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, cwd=tmp_path, **pipes)
     line = ""
-    while not line.startswith("epoch 1/2"):
+    while not line.startswith("epoch 1/4"):
         line = process.stdout.readline()
         assert line, process.stderr.read()
     process.send_signal(number)
@@ -379,7 +379,7 @@ def test_a_run_stopped_and_resumed_is_a_run_never_stopped(
     assert re.fullmatch(r"stopped after .*: the same command with --resume goes on .*\n", message)
     assert not (folders[1] / "results.csv").exists()
     run = script(name, "--user-data", folders[1], *flags, "--resume", cwd=tmp_path)
-    assert "epoch 1/2" not in run.stdout.splitlines()[1] and run.stderr == ""
+    assert "epoch 1/4" not in run.stdout.splitlines()[1] and run.stderr == ""
     assert not list((folders[1] / ".checkpoints").glob("*"))
     rows = [results_of(folder).iloc[0] for folder in folders]
     scores = [name for name in rows[0].index if name.startswith(("auc_", "uauc_", "logloss_"))]
@@ -391,11 +391,11 @@ def test_resume_does_not_take_up_a_run_of_other_settings_and_says_what_is_damage
     small_pickles, tmp_path
 ):
     folder = small_pickles
-    flags = ["--user-data", folder, "--epochs", 2, "--batch-size", 32, "--embedding-dim", 4]
+    flags = ["--user-data", folder, "--epochs", 4, "--batch-size", 32, "--embedding-dim", 4]
     words = [sys.executable, ROOT / "deepfm.py", *map(str, flags)]
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    while not process.stdout.readline().startswith("epoch 1/2"):
-        pass
+    lines = iter(process.stdout.readline, "")
+    assert any(line.startswith("epoch 1/4") for line in lines)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130

@@ -87,13 +87,17 @@ def test_a_csv_that_is_named_is_the_one_that_is_read(source, tmp_path, beside_it
         file_of(place / "wechat_algo_data1.zip")
 
 
-def test_a_folder_in_a_folder_is_found_and_what_is_missing_is_named(source, tmp_path):
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_folder_in_a_folder_is_found_and_what_is_missing_is_named(source, tmp_path, number):
     expected = contents(source)
     outer = tmp_path / "outer"
-    shutil.copytree(source, outer / "wechat_algo_data1")
+    shutil.copytree(source, outer / f"wechat_algo_data{number}")
     assert contents(outer) == expected
+    shutil.copytree(source, outer / "wechat_algo_data3")
+    assert "wechat_algo_data3 hold a user_action.csv each" in refusal(outer)
+    shutil.rmtree(outer / "wechat_algo_data3")
     for name in ("feed_info.csv", "user_action.csv"):
-        (outer / "wechat_algo_data1" / name).unlink()
+        (outer / f"wechat_algo_data{number}" / name).unlink()
         assert f"{name} is missing" in refusal(outer)
     assert "nowhere does not exist" in refusal(tmp_path / "nowhere")
     (tmp_path / "bad.zip").write_bytes(b"no zip")

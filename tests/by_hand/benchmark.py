@@ -5,6 +5,7 @@ python tests/by_hand/benchmark.py limit USER_DATA    a step, and its matrix prod
 python tests/by_hand/benchmark.py total SOURCE       from the CSVs to the AUCs of the four scripts
 python tests/by_hand/benchmark.py start USER_DATA    from the command to the first training steps
 python tests/by_hand/benchmark.py scoring USER_DATA  the scores of the validation day
+python tests/by_hand/benchmark.py serving USER_DATA  the saved MMOE and PLE, from raw ids
 
 What is compared runs in turn, and medians are printed; with `--keep NAME` they become the table
 NAME of records/speed.csv. `total` also takes `--other`, another checkout, whose commands run in
@@ -24,9 +25,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from common import saved
 from common.columns import ACTIONS, FEED_IDS, KEYWORD_LISTS, TAG_LISTS
 from common.command import Parser, user_errors
 from common.contract import load
+from common.pickles import FIRST
 from common.results import versions
 from common.scores import score, uauc
 
@@ -189,9 +192,60 @@ def scoring(folder):
     )
 
 
+def serving(folder):
+    """Probabilities from raw ids by the saved MMOE and PLE: 2,000 rows of a task, and a CSV."""
+    import tensorflow as tf
+
+    data = load(folder)
+    for name in ("mmoe", "ple"):
+        path = Path(folder).resolve() / f"{name}.keras"
+        model = saved.load(path)
+        rows = {tensor.name: raw_column(data, tensor.name) for tensor in model.inputs}
+        few = {column: values[:2000] for column, values in rows.items()}
+        with tempfile.TemporaryDirectory() as place:
+            model.export(f"{place}/served", verbose=False)
+            serve = tf.saved_model.load(f"{place}/served").signatures["serving_default"]
+            tensors = {column: tf.constant(values) for column, values in few.items()}
+            ways = {
+                "predict": lambda m=model, x=few: m.predict(x, batch_size=2000, verbose=0),
+                "call": lambda m=model, x=tensors: m(x)["like"].numpy(),
+                "SavedModel": lambda s=serve, x=tensors: s(**x)["like"].numpy(),
+            }
+            for work in ways.values():
+                work()  # traces it
+            ways = {way: milliseconds(work, len(data.tasks)) for way, work in ways.items()}
+            yield f"{name}, 2000", ways
+            csv = Path(place) / "rows.csv"
+            every = {column: np.resize(values, 300_000) for column, values in rows.items()}
+            pd.DataFrame(every).to_csv(csv, index=False)
+            words = [f"{name}.py", "--user-data", folder, "--predict", csv, "--out", f"{place}/out"]
+            yield f"{name}, 300000", {"--predict": python(*words)}
+
+
+def raw_column(data, name):
+    """The validation rows' raw ids of a column of a test file, int64 (rows,)."""
+    column = {raw: column for column, raw in data.meta["raw"].items()}.get(name, name)
+    if column in data.tables:
+        return data.tables[column]["key"][data.valid[column]]
+    return data.vocabulary(column)[np.maximum(data.valid[column] - FIRST, 0)]
+
+
+def milliseconds(work, n_tasks, times=20):
+    """A way for `measure`: milliseconds a task of one of the times that `work` works."""
+
+    def way(_):
+        since = time.perf_counter()
+        for _ in range(times):
+            work()
+        return {"ms a task": (time.perf_counter() - since) / times / n_tasks * 1000}
+
+    return way
+
+
 def main(argv=None):
     """Make the table that the command names."""
-    tables = {table.__name__: table for table in (encode, limit, total, start, scoring)}
+    every = (encode, limit, total, start, scoring, serving)
+    tables = {table.__name__: table for table in every}
     parser = Parser(__doc__)
     parser.add_argument("table", choices=tables)
     parser.add_argument("place", help="a folder of CSVs or of pickles")

@@ -148,7 +148,9 @@ def versions(*records):
     """AUC of the target and weighted uAUC of our scripts by the commits of records."""
     rows = {}
     for folder in map(Folder, records):
-        for (model, commit), runs in folder.rows().groupby(["model", "commit"], sort=False):
+        every = folder.rows()
+        every = every[every["changed"] == ""] if "changed" in every else every
+        for (model, commit), runs in every.groupby(["model", "commit"], sort=False):
             runs = folder.by_seed(runs)
             columns = [f"auc_{folder.target}", "weighted_uauc"]
             rows[f"{shown(model)}, {commit}"] = [*cells(runs, columns), str(len(runs))]

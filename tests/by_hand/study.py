@@ -177,7 +177,10 @@ def focal(folder):
 
 
 def annealing(folder):
-    """Each model with a constant rate and annealed, one cycle an epoch; gains with `interval`."""
+    """Each model with a constant rate and annealed, one cycle an epoch; gains with `interval`.
+
+    For data whose ids are many, so that one epoch and FocalLoss's two are the defaults.
+    """
     rows = {}
     models = {"DeepFM": ("FocalLoss", "--gamma 0"), "DeepFM, focal loss": ("FocalLoss", "")}
     models |= {shown(script): (script, "") for script in MULTI_TASK}
