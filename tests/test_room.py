@@ -47,9 +47,9 @@ def test_get_data_where_there_is_no_room(size, tiny, tmp_path):
     assert contents(out) == before and not list(out.glob(".writing-*"))
 
 
-@pytest.mark.parametrize("size", [200_000])
-def test_training_where_there_is_no_room(size, small_pickles, tmp_path):
-    folder = shutil.copytree(small_pickles, tmp_path / "pickles")
+@pytest.mark.parametrize("size", [500_000])
+def test_training_where_there_is_no_room(size, tiny_pickles, tmp_path):
+    folder = shutil.copytree(tiny_pickles, tmp_path / "pickles")
     script("deepfm.py", "--user-data", folder, cwd=tmp_path)  # whose programs are kept
     before = contents(folder)
     flags = ("--user-data", folder, "--seed", 1)
@@ -87,16 +87,16 @@ def test_a_full_disk_is_told_as_one_whatever_says_so(kind, number, capsys):
 
 
 def test_predictions_into_a_device_a_full_one_and_a_link(tiny, small_pickles, tmp_path):
-    run_main("mmoe.py", "--user-data", small_pickles)
+    run_main("deepfm.py", "--user-data", small_pickles)
     flags = ("--user-data", small_pickles, "--predict", tiny / "test_a.csv")
-    run = script("mmoe.py", *flags, "--out", "/dev/full", cwd=tmp_path, check=False)
+    run = script("deepfm.py", *flags, "--out", "/dev/full", cwd=tmp_path, check=False)
     assert_one_sentence(run, "No space left", "make room")
-    run_main("mmoe.py", *flags, "--out", "/dev/null")
+    run_main("deepfm.py", *flags, "--out", "/dev/null")
     (tmp_path / "link.csv").symlink_to(tmp_path / "target.csv")
-    run_main("mmoe.py", *flags, "--out", tmp_path / "link.csv")
+    run_main("deepfm.py", *flags, "--out", tmp_path / "link.csv")
     assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "target.csv").stat().st_size > 1000
     with pytest.raises(InputError, match=r"--out .* its folder does not exist"):
-        run_main("mmoe.py", *flags, "--out", tmp_path / "no" / "x.csv")
+        run_main("deepfm.py", *flags, "--out", tmp_path / "no" / "x.csv")
 
 
 def without_the_rights_of_root():
