@@ -6,6 +6,7 @@ python tests/by_hand/benchmark.py total SOURCE       from the CSVs to the AUCs o
 python tests/by_hand/benchmark.py start USER_DATA    from the command to the first training steps
 python tests/by_hand/benchmark.py scoring USER_DATA  the scores of the validation day
 python tests/by_hand/benchmark.py serving USER_DATA  the saved MMOE and PLE, from raw ids
+python tests/by_hand/benchmark.py prediction USER_DATA  their --predict, from CSV to CSV
 
 What is compared runs in turn, and medians are printed; with `--keep NAME` they become the table
 NAME of records/speed.csv. `total` also takes `--other`, another checkout, whose commands run in
@@ -193,7 +194,7 @@ def scoring(folder):
 
 
 def serving(folder):
-    """Probabilities from raw ids by the saved MMOE and PLE: 2,000 rows of a task, and a CSV."""
+    """Probabilities from raw ids by the saved MMOE and PLE, of 2,000 rows."""
     import tensorflow as tf
 
     data = load(folder)
@@ -215,11 +216,19 @@ def serving(folder):
                 work()  # traces it
             ways = {way: milliseconds(work, len(data.tasks)) for way, work in ways.items()}
             yield f"{name}, 2000", ways
+
+
+def prediction(folder):
+    """--predict of the saved MMOE and PLE, from a CSV of 300,000 rows to a CSV."""
+    data = load(folder)
+    for name in ("mmoe", "ple"):
+        names = [tensor.name for tensor in saved.load(Path(folder) / f"{name}.keras").inputs]
+        rows = {column: np.resize(raw_column(data, column), 300_000) for column in names}
+        with tempfile.TemporaryDirectory() as place:
             csv = Path(place) / "rows.csv"
-            every = {column: np.resize(values, 300_000) for column, values in rows.items()}
-            pd.DataFrame(every).to_csv(csv, index=False)
-            words = [f"{name}.py", "--user-data", folder, "--predict", csv, "--out", f"{place}/out"]
-            yield f"{name}, 300000", {"--predict": python(*words)}
+            pd.DataFrame(rows).to_csv(csv, index=False)
+            words = ["--user-data", folder, "--predict", csv, "--out", f"{place}/out"]
+            yield f"{name}, 300000", {"--predict": python(f"{name}.py", *words)}
 
 
 def raw_column(data, name):
@@ -244,7 +253,7 @@ def milliseconds(work, n_tasks, times=20):
 
 def main(argv=None):
     """Make the table that the command names."""
-    every = (encode, limit, total, start, scoring, serving)
+    every = (encode, limit, total, start, scoring, serving, prediction)
     tables = {table.__name__: table for table in every}
     parser = Parser(__doc__)
     parser.add_argument("table", choices=tables)
