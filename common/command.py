@@ -62,7 +62,8 @@ def handlers_kept():
     finally:
         if threading.current_thread() is threading.main_thread():  # no other may set them
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # one that was not set from Python
+                    signal.signal(number, handler)
 
 
 def bar(about, items=None, total=None, size=None, shown=True):

@@ -78,7 +78,6 @@ class Recommender(keras.Model):
         self._scoring = {}  # datasets of the columns that were scored, by the columns' id
         self._scoring_batch = 0
         self._first_values = None
-        self._first_of = None
         self.built = True  # both parts are
 
     @property
@@ -91,9 +90,9 @@ class Recommender(keras.Model):
         kwargs |= {"steps_per_execution": steps_per_execution, "jit_compile": jit_compile}
         super().compile(*args, **kwargs)
         self.optimizer.build(self.trainable_variables)
-        if self.optimizer is not self._first_of:  # one compiled again has trained
-            self._first_of = self.optimizer
-            self._first_state = [value_of(variable) for variable in self.optimizer.variables]
+        if not hasattr(self.optimizer, "first_values"):  # one compiled again has trained
+            values = [value_of(variable) for variable in self.optimizer.variables]
+            self.optimizer.first_values = values
         labels = {task: tf.zeros([1]) for task in self.tasks}
         logits = {task: tf.zeros([1, 1]) for task in self.tasks}
         self.compute_loss(None, labels, logits)
@@ -121,7 +120,7 @@ class Recommender(keras.Model):
         fresh = copied(self.network)
         for variable, new in zip(self.network.variables, fresh.variables, strict=True):
             variable.assign(new)  # states of random numbers too
-        firsts = [*self._first_state, *self._first_values]
+        firsts = [*self.optimizer.first_values, *self._first_values]
         for variable, value in zip([*self.optimizer.variables, *still], firsts, strict=True):
             variable.assign(np.broadcast_to(value, variable.shape))
 
