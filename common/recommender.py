@@ -167,7 +167,7 @@ class Recommender(keras.Model):
 
         def order():
             epoch, step = divmod(int(self.optimizer.iterations) - begun, steps)
-            rows = np.random.default_rng([seed, epoch]).permutation(np.arange(n, dtype=np.int32))
+            rows = self.shuffled(columns, np.random.default_rng([seed, epoch]))
             rows = np.concatenate([rows, rows[: steps * size - n]])
             return rows.reshape(steps, size)[step:]
 
@@ -176,6 +176,10 @@ class Recommender(keras.Model):
         data = self.looked_up(data, columns, self.tasks, size)
         data.cardinality = lambda: tf.constant(steps, tf.int64)
         return data
+
+    def shuffled(self, columns, rng):
+        """The rows of an epoch in a new order, int32 (rows,)."""
+        return rng.permutation(np.arange(len(columns[self.tasks[0]]), dtype=np.int32))
 
     def looked_up(self, data, columns, tasks, size):
         """The dataset of (batch, labels) for one of row numbers (size,), None for any size."""

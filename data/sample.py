@@ -1,6 +1,6 @@
 """Writes a synthetic stand-in for the WeChat Big Data Challenge 2021 data, in the exact layout of its CSV files.
 
-    python data/sample.py [OUT] [--scale 0.1] [--seed 1] [--quiet]
+    python data/sample.py [OUT] [--scale 0.1] [--seed 1] [--drift 0] [--quiet]
 
 The world. A feed f has a topic, a subtopic, an author and a latent vector q_f, the sum of their centres and a part of
 its own. A user u has a latent vector e_u, watches topic k on a share softmax_k(log supply_k + CONCENTRATION e_u.c_k) of
@@ -11,7 +11,9 @@ the rows, and within a topic meets the feeds that live that day in proportion to
     quality_ft = topic_kt + author_at + own_ft
 
 where the activity (in part common to all tasks) says how much the user acts at all, and the taste z_ut mixes e_u, a
-part common to all tasks and a part for t alone. Tags, keywords, songs, text and embeddings are noisy views of topic,
+part common to all tasks and a part for t alone. With --drift D topic_kt takes a step of D of its standard deviations
+a day, in a walk of its own for each topic and task, and a user's mood of a day has the correlation MOOD_KEEPS with the
+day before; without it moods of different days are independent and topics stand still. Tags, keywords, songs, text and embeddings are noisy views of topic,
 subtopic, author and q_f. Comments depend on read_comment and like, follows on click_avatar; their P is the marginal.
 
 Beside the CSVs lie `true_probability.npy`, float32 (rows of user_action.csv, 7), the P of each row and action in the
@@ -124,6 +126,7 @@ COMMENT = {
     "like": 0.349,
 }  # rate; P(read_comment | comment), P(like | comment)
 FOLLOW = {"rate": 0.0007211, "click_avatar": 0.983}
+MOOD_KEEPS = 0.8  # correlation of a user's moods on consecutive days, where the world drifts
 CHATTINESS = 0.8  # std of the log of a user's own factor on comment and follow
 DEVICE_2, DEVICE_CHANGES = 0.765, 0.01
 
@@ -376,6 +379,21 @@ def make_users(scale, feeds, rng):
     }
 
 
+def let_drift(users, drift, rng):
+    """Moods that persist, and `walk`, (days + 2, topics, tasks): what a topic's quality has gained by each day."""
+    steps = rng.standard_normal((TEST_DAY + 1, N_TOPICS, len(MODEL)))
+    walk = np.cumsum(drift * MODEL.topic.values * steps, axis=0).astype(np.float32)
+    mood = users["mood"].copy()
+    for day in range(1, N_DAYS):
+        mood[:, day] = next_mood(mood[:, day - 1], mood[:, day])
+    return users | {"walk": walk - walk[:1], "mood": mood}
+
+
+def next_mood(mood, fresh):
+    """A user's mood on the day after, of correlation MOOD_KEEPS; fresh: standard normal."""
+    return MOOD_KEEPS * mood + np.float32(np.sqrt(1 - MOOD_KEEPS**2)) * fresh
+
+
 def rows_a_day(users, rng):
     """(U, days) rows of each user on each day; both sides as published, up to the noise of a multinomial."""
     n = len(users["rows"])
@@ -487,6 +505,8 @@ def act(users, feeds, user, day, feed, rng):
             liking = feeds["quality"][f, t] + np.einsum(
                 "rd,rd->r", users["taste"][u, t], feeds["q"][f]
             )
+            if "walk" in users:
+                liking = liking + users["walk"][day[rows], feeds["topic"][f], t]
             interest[rows] += liking / len(tasks)
             logit[rows] = (
                 users["activity"][u, t]
@@ -511,6 +531,8 @@ def act(users, feeds, user, day, feed, rng):
 def answer(users, feeds, tests, rng):
     """{test file: labels (rows, 7)} of {test file: (user, day, feed)}, drawn as those of the log are."""
     mood = rng.standard_normal((len(users["mood"]), 1)).astype(np.float32)
+    if "walk" in users:
+        mood = next_mood(users["mood"][:, -1:], mood)
     users = users | {"mood": np.hstack([users["mood"], mood])}  # of the tests' day
     label = act(users, feeds, *map(np.concatenate, zip(*tests.values())), rng)[1]
     ends = np.cumsum([len(user) for user, _, _ in tests.values()])
@@ -697,12 +719,12 @@ def write_rows(path, columns):
             frame.to_csv(file, header=False, index=False, lineterminator="\n")
 
 
-def generate(out, scale=0.1, seed=1, report=print):
+def generate(out, scale=0.1, seed=1, drift=0.0, report=print):
     """Writes the files into the folder `out`, every one beside its place first, then all are renamed."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=out) as beside:
-        make(Path(beside), scale, seed, report)
+        make(Path(beside), scale, seed, drift, report)
         (out / "source.json").unlink(
             missing_ok=True
         )  # renames cut short leave no folder that looks complete
@@ -710,7 +732,7 @@ def generate(out, scale=0.1, seed=1, report=print):
             os.replace(Path(beside, name), out / name)
 
 
-def make(out, scale, seed, report):
+def make(out, scale, seed, drift, report):
     """Writes the files into the folder `out`."""
     started = time.perf_counter()
 
@@ -722,6 +744,7 @@ def make(out, scale, seed, report):
 
     feeds = make_feeds(scale, stage(1))
     users = make_users(scale, feeds, stage(2))
+    users = let_drift(users, drift, stage(13)) if drift else users
     counts = rows_a_day(users, stage(3))
     say(f"{len(users['rows']):,} users and {len(feeds['birth']):,} feeds drawn")
 
@@ -794,10 +817,11 @@ def make(out, scale, seed, report):
     say("feed_embeddings.csv written")
 
     about = {
-        "name": f"stand-in of scale {scale:g}, seed {seed}",
+        "name": f"{'drifting ' if drift else ''}stand-in of scale {scale:g}, seed {seed}",
         "synthetic": True,
         "scale": scale,
         "seed": seed,
+        **({"drift": drift} if drift else {}),
         "rows": n_rows,
         "version": 1,
         "columns": list(ACTIONS),
@@ -830,8 +854,16 @@ def main(argv=None):
     parser.add_argument(
         "--seed", type=int, default=1, help="another seed is another world (default: 1)"
     )
+    parser.add_argument(
+        "--drift",
+        type=float,
+        default=0.0,
+        help="daily step of a topic's quality in its standard deviations; moods then persist (default: 0)",
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)
+    if not 0 <= args.drift <= 10:
+        parser.error(f"--drift must lie between 0 and 10, not {args.drift}")
     if not 0.001 <= args.scale <= 20:
         parser.error(f"--scale must lie between 0.001 and 20, not {args.scale}")
     if args.seed < 0:
@@ -843,7 +875,7 @@ def main(argv=None):
             f"{args.out} holds a user_action.csv that is not synthetic; name another folder, so that it is not lost"
         )
     with redirect_stdout(None if args.quiet else sys.stdout):
-        generate(args.out, args.scale, args.seed)
+        generate(args.out, args.scale, args.seed, args.drift)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import documents
 import runs
 import search
 import study
+import within_user
 
 FIGURE = r"(?<!\d)\.\d{4}(?!\d)"
 SCRIPTS = ("deepfm", "FocalLoss", "mmoe", "ple")
@@ -108,6 +109,61 @@ def test_pairs_are_compared_seed_by_seed_with_students_interval(folder, monkeypa
     other = equal + pd.Series([0.1, 0.11, 0.09])
     assert study.difference(equal, other) == "**-.1000 ± .0248**"
     assert study.difference(equal * np.nan, equal) == ""
+
+
+@pytest.mark.parametrize("kind", ["bpr", "softmax", "jrc"])
+def test_losses_within_users_are_those_of_a_slow_loop(kind):
+    rng = np.random.default_rng(0)
+    labels = (rng.random(60) < 0.3).astype(np.float32)
+    units = rng.integers(0, 9, 60).astype(np.float32)
+    s = rng.standard_normal(60).astype(np.float32)
+    total = 0.0
+    for i in range(60):
+        unit = np.flatnonzero(units == units[i])
+        others = [j for j in unit if labels[j] == 0]
+        if kind == "bpr":
+            each = [np.log1p(np.exp(s[j] - s[i])) for j in others]
+            total += labels[i] * (np.mean(each) if others else 0)
+        else:
+            total -= labels[i] * np.log(np.exp(s[i]) / np.exp(s[unit]).sum())
+            if kind == "jrc":
+                total -= (1 - labels[i]) * np.log(np.exp(-s[i]) / np.exp(-s[unit]).sum())
+    found = float(within_user.within_unit(kind, labels, s, units))
+    assert found == pytest.approx(total / 60, rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_units_keeps_its_rows_together(share):
+    codes = np.random.default_rng(0).integers(0, 500, 20_000)
+    order = within_user.kept_together(codes, share, np.random.default_rng(1))
+    assert np.array_equal(np.sort(order), np.arange(20_000)) and order.dtype == np.int32
+    assert not np.array_equal(
+        order, within_user.kept_together(codes, share, np.random.default_rng(2))
+    )
+    neighbours = np.mean(codes[order[1:]] == codes[order[:-1]])  # at most 1 - 500 / 20000
+    assert neighbours == pytest.approx(0.975 * share, abs=0.05)
+
+
+def test_a_way_adds_the_losses_of_all_tasks_to_cross_entropy(small_pickles):
+    mmoe = import_module("mmoe")
+    data = load(small_pickles)
+    usual = mmoe.Recommender
+    losses = {}
+    with within_user.trained_by("bpr-3-1-day", mmoe):
+        model = mmoe.compiled_model(data, list(data.tasks), mmoe.Settings())
+    batch, labels = next(iter(model.batches(data.train, 512, 0)))
+    assert len(set(labels["unit"].numpy())) < 100  # of users who come on half of the days
+    logits = {task: labels[task][:, None] * 0.3 - 1 for task in data.tasks}
+    losses = [
+        float(model.compute_loss(batch, {name: labels[name] for name in names}, logits))
+        for names in (data.tasks, labels)
+    ]
+    parts = [
+        float(within_user.within_unit("bpr", labels[task], logits[task][:, 0], labels["unit"]))
+        for task in data.tasks
+    ]
+    assert losses[1] == pytest.approx(losses[0] + 3 * sum(parts), rel=1e-5) and min(parts) > 0
+    assert mmoe.Recommender is usual
 
 
 def test_calibration_stands_beside_what_drift_alone_makes_of_it(folder, monkeypatch):

@@ -315,6 +315,40 @@ def test_the_labels_of_the_tests_are_of_their_rows_and_drawn_as_the_logs(stand_i
         assert roc_auc_score(labels.read_comment, past) > 0.85
 
 
+@pytest.mark.parametrize("drift", [0.2, 2.0])
+def test_with_drift_topics_walk_and_moods_persist(drift):
+    rng = np.random.default_rng(0)
+    mood = rng.standard_normal((4000, sample.N_DAYS)).astype(np.float32)
+    users = sample.let_drift({"mood": mood}, drift, rng)
+    steps = np.diff(users["walk"], axis=0)  # (days, topics, tasks)
+    assert steps.shape == (sample.TEST_DAY, sample.N_TOPICS, len(sample.MODEL))
+    assert (users["walk"][0] == 0).all()
+    check(drift * sample.MODEL.topic, 0.15, steps.std(axis=(0, 1)))
+    assert abs(np.corrcoef(steps[:-1].ravel(), steps[1:].ravel())[0, 1]) < 0.1  # no trend
+    moods = users["mood"]
+    check([1, 0], 0.05, [moods.std(), moods.mean()], 0.05)
+    for gap in (1, 3):
+        correlation = np.corrcoef(moods[:, 5], moods[:, 5 + gap])[0, 1]
+        assert correlation == pytest.approx(sample.MOOD_KEEPS**gap, abs=0.05)
+
+
+def test_a_drifting_world_says_so_and_its_truth_moves_from_day_to_day(tmp_path):
+    for name, drift in (("still", "0"), ("drifting", "3")):
+        sample.main([str(tmp_path / name), "--scale", ".02", "--drift", drift, "--quiet"])
+    note = json.loads((tmp_path / "drifting" / "source.json").read_text())
+    assert note["name"] == "drifting stand-in of scale 0.02, seed 1" and note["drift"] == 3
+    spread = {}
+    for name in ("still", "drifting"):
+        log = pd.read_csv(tmp_path / name / "user_action.csv")
+        p = np.load(tmp_path / name / "true_probability.npy")[:, ACTIONS.index("like")]
+        labels = log["like"]
+        assert abs(labels.mean() - p.mean()) < 0.002  # drawn from it
+        several = log.assign(p=np.log(p / (1 - p))).groupby(["feedid", "date_"])["p"].mean()
+        several = several.groupby("feedid").std().dropna()
+        spread[name] = several.median()  # of a feed, over days
+    assert spread["drifting"] > 1.2 * spread["still"]
+
+
 # The command.
 
 
@@ -332,7 +366,15 @@ def test_the_seed_decides_the_bytes(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--scale", "0"], ["--scale", "nan"], ["--scale", "x"], ["--seed", "-1"], ["--colour", "red"]],
+    [
+        ["--scale", "0"],
+        ["--scale", "nan"],
+        ["--scale", "x"],
+        ["--seed", "-1"],
+        ["--drift", "-1"],
+        ["--drift", "nan"],
+        ["--colour", "red"],
+    ],
 )
 def test_a_wrong_argument_is_named(arguments, tmp_path):
     with pytest.raises(InputError, match=arguments[0]):

@@ -1,0 +1,165 @@
+"""Losses that rank within users, beside cross-entropy: run by hand. What came of it is in README.
+
+python tests/by_hand/within_user.py FOLDER [FOLDER ...] [--models mmoe,deepfm] [--seeds 5]
+    [--ways WAY,WAY]
+
+The contest ranks within users, and no script trains for it. A way is LOSS-WEIGHT-SHARE-UNIT:
+cross-entropy plus WEIGHT times the LOSS, where a SHARE of the units keep their rows together in an
+epoch's order, so that a batch has pairs to compare; a unit is a `user` or a user's `day`. For a
+positive i of a unit, over the rows j of its unit in the batch, with logits s:
+
+    bpr       mean over negatives j of log(1 + exp(s_j - s_i))   (Rendle et al., UAI 2009)
+    softmax   -log(exp(s_i) / sum_j exp(s_j))                    (InfoNCE, the unit its context)
+    jrc       softmax of s for positives, of -s for negatives    (JRC, Sheng et al., KDD 2023, with
+              the two logits of a row tied to s and -s)
+
+Each is summed over its rows and divided by the rows of the batch, as cross-entropy is. Runs go to
+results.csv of the folder, named MODEL-WAY; those that are there are not made again.
+"""
+
+import sys
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from common.command import Parser, user_errors
+
+import numpy as np
+from runs import Folder, cells, markdown
+from study import difference
+
+BY_MODEL = {"mmoe": ("auc_mean", "uauc_mean"), "ple": ("auc_mean", "uauc_mean")}
+WAYS = (
+    "none-0-1-user",
+    "none-0-1-day",
+    "bpr-0.3-1-user",
+    "bpr-1-1-user",
+    "softmax-0.3-1-user",
+    "softmax-1-1-user",
+    "jrc-0.1-1-user",
+    "bpr-1-0.5-user",
+    "softmax-1-0.5-user",
+    "bpr-1-1-day",
+    "softmax-1-1-day",
+    "jrc-0.1-1-day",
+)
+
+
+def unit_codes(columns, unit):
+    """A number for each row's user, or for its user and day: int32 (rows,)."""
+    user = columns["user"].astype(np.int32)
+    return user if unit == "user" else user * (int(columns["day"].max()) + 1) + columns["day"]
+
+
+def kept_together(codes, share, rng):
+    """A random order, int32 (rows,), in which about `share` of the units have rows in one place."""
+    n_units = int(codes.max()) + 1
+    together = rng.random(n_units)[codes] < share
+    key = np.where(together, rng.random(n_units)[codes], rng.random(len(codes)))
+    return np.argsort(key, kind="stable").astype(np.int32)
+
+
+def within_unit(kind, labels, scores, units):
+    """The loss of a batch, a number: labels 0/1, scores and units (batch,)."""
+    import tensorflow as tf
+
+    same = tf.cast(units[:, None] == units[None, :], tf.float32)  # (batch, batch)
+    if kind == "bpr":
+        against = same * (1 - labels)[None, :]
+        each = tf.nn.softplus(scores[None, :] - scores[:, None])
+        found = tf.reduce_sum(against * each, 1) / tf.maximum(tf.reduce_sum(against, 1), 1)
+        return tf.reduce_mean(labels * found)
+
+    def log_share(values):
+        each = tf.where(same > 0, values[None, :], -1e9)
+        return tf.reduce_logsumexp(each, 1) - values
+
+    found = tf.reduce_mean(labels * log_share(scores))
+    return found if kind == "softmax" else found + tf.reduce_mean((1 - labels) * log_share(-scores))
+
+
+def recommender(kind, weight, share, unit):
+    """A Recommender class that adds the loss and keeps the units' rows together."""
+    from common.recommender import Recommender
+
+    import tensorflow as tf
+
+    class WithinUser(Recommender):
+        def shuffled(self, columns, rng):
+            return kept_together(unit_codes(columns, unit), share, rng)
+
+        def looked_up(self, data, columns, tasks, size):
+            if tasks:
+                columns = columns | {"unit": unit_codes(columns, unit)}
+                tasks = [*tasks, "unit"]
+            return super().looked_up(data, columns, tasks, size)
+
+        def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+            labels = {task: y[task] for task in self.tasks}
+            loss = super().compute_loss(x, labels, y_pred, sample_weight, training)
+            if "unit" not in y or kind == "none":
+                return loss
+            parts = [
+                within_unit(kind, labels[task], y_pred[task][:, 0], y["unit"])
+                for task in self.tasks
+            ]
+            return loss + weight * tf.add_n(parts)
+
+    return WithinUser
+
+
+@contextmanager
+def trained_by(way, script):
+    """Within it, the script, a module, trains in a way."""
+    kind, weight, share, unit = way.split("-")
+    usual = script.Recommender
+    script.Recommender = recommender(kind, float(weight), float(share), unit)
+    try:
+        yield
+    finally:
+        script.Recommender = usual
+
+
+def run(way, script, settings):
+    """Run a script with these settings in a way."""
+    module = import_module(script)
+    with trained_by(way, module):
+        module.main(settings)
+
+
+def runs_of(folder, script, way, seeds):
+    """The runs of a script in a way, made where they are missing."""
+    return folder.runs(script, f"--name {script}-{way}", seeds, way=partial(run, way))
+
+
+def main(argv=None):
+    """Print the gains of the ways over the default, made where they are missing."""
+    parser = Parser(__doc__)
+    parser.add_argument("folder", nargs="+", help="folders of pickles, or records")
+    parser.add_argument("--models", default="mmoe,deepfm")
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--seeds", type=int, default=5)
+    args = parser.parse_args(argv)
+    for place in args.folder:
+        folder = Folder(place)
+        single = [f"auc_{folder.target}", f"uauc_{folder.target}"]
+        more = [f"{score}_{folder.target}" for score in ("logloss", "calibration")]
+        for model in args.models.split(","):
+            columns = BY_MODEL.get(model, single)
+            default = folder.runs(model, "", args.seeds)
+            rows = {"cross-entropy": [*cells(default, [*columns, *more, "seconds"]), "", ""]}
+            for way in args.ways.split(","):
+                runs = runs_of(folder, model, way, args.seeds)
+                gains = [difference(runs[column], default[column]) for column in columns]
+                rows[way] = cells(runs, [*columns, *more, "seconds"]) + gains
+                print(f"{folder.title}, {model}, {way}:", *rows[way], sep="  ", flush=True)
+            names = ["AUC", "uAUC", "log loss", "predicted / actual", "seconds"]
+            print(markdown([*names, "gain of AUC", "of uAUC"], rows))
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main()
