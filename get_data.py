@@ -1,7 +1,7 @@
 """The contest's CSVs in, encoded pickles out.
 
 python get_data.py [SOURCE] [--out user_data] [--valid-day D | --valid-days K | --final]
-    [--min-count 5] [--quiet]
+    [--regime daily] [--min-count 5] [--quiet]
 
 SOURCE is a folder that holds the CSVs, or `wechat_algo_data*/` with them, or the zip as the contest
 hands it out. With nothing in `data/`, the synthetic stand-in is made in `data/sample/` and used.
@@ -48,8 +48,15 @@ def split(log, valid_day, final, place):
     return valid_day, parts
 
 
-def known_past(raw, log, parts, users, feeds, min_count):
+def known_past(raw, log, parts, users, feeds, args):
     """The Past of the log up to the validation day; log: columns with rows of tables."""
+    later = None
+    if raw["tests"] and not parts["late"].any():
+        both = {
+            name: np.concatenate([rows[name] for rows in raw["tests"].values()])
+            for name in ("userid", "feedid")
+        }
+        later = rows_of(both["userid"], users), rows_of(both["feedid"], feeds)
     use = slice(None) if not parts["late"].any() else ~parts["late"]
     actions = [name for name in EVERY_ACTION if name in log]
     return Past(
@@ -64,7 +71,9 @@ def known_past(raw, log, parts, users, feeds, min_count):
         feed_ids=feeds,
         info=raw["feeds"],
         embeddings=raw.get("embeddings"),
-        min_count=min_count,
+        min_count=args.min_count,
+        regime=args.regime,
+        later=later,
     )
 
 
@@ -79,10 +88,10 @@ def make_features(past, report):
     return made
 
 
-def encode_source(raw, valid_day, final, min_count, report):
+def encode_source(raw, valid_day, args, report):
     """{file name: content} of every pickle, of what read_source gives. Raises InputError."""
     log = raw["log"]
-    last_day, parts = split(log, valid_day, final, raw["place"] / "user_action.csv")
+    last_day, parts = split(log, valid_day, args.final, raw["place"] / "user_action.csv")
     labelled = raw.get("labelled")
     logs = [log, *([labelled] if labelled else []), *raw["tests"].values()]
     users = np.unique(np.concatenate([distinct(rows["userid"]) for rows in logs]))
@@ -95,7 +104,7 @@ def encode_source(raw, valid_day, final, min_count, report):
         "day": log.pop("date_"),
         **log,
     }
-    made = make_features(known_past(raw, columns, parts, users, feeds, min_count), report)
+    made = make_features(known_past(raw, columns, parts, users, feeds, args), report)
 
     files = tables_of(made, users, feeds)
     known = {f.vocabulary: f.known for f in made.values() if f.vocabulary is not None}
@@ -104,12 +113,15 @@ def encode_source(raw, valid_day, final, min_count, report):
     if not parts["late"].any():  # or the tests would not see the rows that are left out
         for name, rows in raw["tests"].items():
             files[f"{name}.pkl"] = test_rows(rows, made, users, feeds, last_day + 1)
-    if labelled and not final and (labelled["date_"] == last_day).any():
+    if labelled and not args.final and (labelled["date_"] == last_day).any():
         place = raw["place"] / "test.csv"
         labelled = labelled_rows(labelled, log, made, users, feeds, last_day, place)
         files["test.pkl"] = labelled
-    files["meta.pkl"] = describe(files, raw["note"], made, None if final else last_day)
-    tell(report, files, parts, n_unknown, min_count)
+    note = raw["note"]
+    if args.regime != "daily":  # its results are no others' equals
+        note = note | {"name": f"{note['name']}, regime {args.regime}"}
+    files["meta.pkl"] = describe(files, note, made, None if args.final else last_day)
+    tell(report, files, parts, n_unknown, args.min_count)
     return files
 
 
@@ -167,6 +179,8 @@ def main(argv=None):
     days.add_argument("--valid-days", type=int, metavar="K", help=each)
     final = "train on every labelled day, for the test files: none validates"
     days.add_argument("--final", action="store_true", help=final)
+    regime = "exposures: use what is shown on a day on that day, but no labels (default: daily)"
+    parser.add_argument("--regime", choices=["daily", "exposures"], default="daily", help=regime)
     rare = "ids of fewer training rows share a row (default: 5)"
     parser.add_argument("--min-count", type=int, default=5, help=rare)
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -210,7 +224,7 @@ def run(args, out):
         refuse_another_table(folder)
     for folder, day in folders.items():
         log = dict(raw["log"])
-        files = encode_source(raw | {"log": log}, day, args.final, args.min_count, report)
+        files = encode_source(raw | {"log": log}, day, args, report)
         write_all(folder, files)
         for name in {"valid.pkl", "test.pkl", "test_a.pkl", "test_b.pkl"}.difference(files):
             (folder / name).unlink(missing_ok=True)  # of a run before, which no loader would take

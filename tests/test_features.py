@@ -8,7 +8,7 @@ from common import features
 from common.contract import load
 from common.csvs import LARGEST_ID, MISSING
 from common.embedding import LookUp
-from common.features import Feature, content, cooccurrence, history, taste, watch_time
+from common.features import Feature, content, cooccurrence, exposures, history, taste, watch_time
 from common.features.ids import distinct, encode, rows_of, vocabulary
 from common.features.past import Past, watch_times
 from common.pickles import OTHER, PADDING
@@ -198,6 +198,38 @@ def test_cooccurrence_is_the_singular_vectors_of_the_normalized_views():
             expected = (expected / expected[n > 0].std()).clip(-3, 3)
             assert min(np.abs(found - sign * expected).max() for sign in (1, -1)) < 0.02
     assert cooccurrence.features(past, {"feed_embedding": None}) == {}
+
+
+@pytest.mark.parametrize("later", [None, (np.array([1, 1, 3, 5]), np.array([4, 7, 7, 0]))])
+def test_exposures_count_the_rows_of_the_day_itself_and_no_labels(later):
+    past = past_of(regime="exposures", later=later)
+    made = exposures.features(past, {})
+    log = log_of(past)[["day", "user", "feed", "author"]]
+    shown = {day: log[log.day == day] for day in DAYS}
+    shown[6] = shown[5]  # the day after the last one, where nobody says what is shown
+    if later:
+        shown[6] = pd.DataFrame({"user": later[0], "feed": later[1]})
+        shown[6]["author"] = shown[6].feed.map(AUTHORS)
+    for day in DAYS[1:]:
+        for name, groups in rows_of_each(shown[day]).items():
+            n_rows = np.array([len(rows) for rows in groups])
+            if name != "user":
+                n_rows = n_rows * 10_000 / max(len(shown[day]), 1)
+            assert_close(made[f"{name}_exposures"].values[day, :, 0], np.log1p(n_rows) / 3)
+    flipped = {name: 1 - label for name, label in past.labels.items()}
+    again = exposures.features(past_of(regime="exposures", later=later, labels=flipped), {})
+    for name, feature in made.items():
+        np.testing.assert_array_equal(feature.values, again[name].values)
+    assert exposures.features(past_of(later=later), {}) == {}
+
+
+def test_views_of_later_days_are_known_in_the_regime_exposures_alone():
+    later = np.array([1, 2]), np.array([7, 7])
+    daily, exposed = (past_of(regime=name, later=later) for name in ("daily", "exposures"))
+    assert np.array_equal(daily.known_views, [daily.user[daily.train], daily.feed[daily.train]])
+    everything = [np.append(exposed.user, later[0]), np.append(exposed.feed, later[1])]
+    assert np.array_equal(exposed.known_views, everything)
+    assert np.array_equal(past_of(regime="exposures").known_views, [daily.user, daily.feed])
 
 
 def test_the_pca_is_that_of_scikit_learn_signs_included():

@@ -134,6 +134,30 @@ def test_rare_ids_share_the_other_row(source):
     assert decoded(data.train["device"], data.vocabulary("device")) == [1, 1, "other", 1, 1]
 
 
+def test_the_regime_exposures_has_its_name_and_the_days_own_views(source):
+    daily = encode(source)
+    meta = encode(source, "--regime", "exposures").meta
+    assert meta["name"] == daily.meta["name"] + ", regime exposures"
+    more = ["user_exposures", "feed_exposures", "author_exposures"]
+    assert list(meta["features"]) == list(daily.meta["features"]) + more
+    data = load(source.parent / "out")
+    views = data.tables["feed"]["feed_exposures"][:, :, 0].astype(float)
+    feeds = list(data.tables["feed"]["key"])
+    for day, feed, per_10_000 in (
+        (1, 100, 5000),
+        (3, 103, 10_000 / 3),
+        (4, 999, 5000),
+        (4, 103, 0),
+    ):
+        expected = np.log1p(per_10_000) / 3  # on day 4 it is the test's rows that are known
+        assert views[day, feeds.index(feed)] == pytest.approx(expected, abs=2e-3)
+    early = encode(source, "--regime", "exposures", "--valid-day", 2)  # day 3 is not there then
+    last = early.tables["feed"]["feed_exposures"][-2:]
+    np.testing.assert_array_equal(last[0], last[1])
+    with pytest.raises(InputError, match="--regime"):
+        encode(source, "--regime", "weekly")
+
+
 def test_valid_day_splits_and_leaves_later_days_out(source):
     data = encode(source, "--valid-day", 2)
     assert data.train["day"].tolist() == [1, 1] and data.valid["day"].tolist() == [2, 2, 2]

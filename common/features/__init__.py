@@ -12,7 +12,8 @@ from importlib import import_module
 
 import numpy as np
 
-GROUPS = ("content", "cooccurrence", "history", "watch_time", "taste")  # later ones read earlier
+# later ones read earlier ones
+GROUPS = ("content", "cooccurrence", "history", "watch_time", "taste", "exposures")
 
 
 @dataclass

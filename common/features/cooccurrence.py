@@ -1,4 +1,6 @@
-"""Vectors of users and of feeds by who saw what in training, where there are no feed embeddings.
+"""Vectors of users and of feeds by who saw what, where there are no feed embeddings.
+
+Of the training rows; in the regime `exposures` of all rows that are there, tests too.
 
 The axes of correspondence analysis: the singular vectors of the views, each view divided by the
 roots of its user's and of its feed's number of them, and the vectors divided by that root again.
@@ -11,16 +13,14 @@ from common.features.ids import distinct
 
 import numpy as np
 
-ABOUT = "of users and feeds by who saw what in training, for want of feed embeddings"
+ABOUT = "of users and feeds by who saw what, for want of feed embeddings"
 WIDTH = 32
 
 
 def features(past, made):
     if "feed_embedding" in made:
         return {}
-    user = past.user[past.train]
-    feed = past.feed[past.train]
-    of_users, of_feeds = singular_vectors(user, feed, past.n_users, past.n_feeds)
+    of_users, of_feeds = singular_vectors(*past.known_views, past.n_users, past.n_feeds)
     return {
         "user_cooccurrence": Feature("dense", "user", of_users, daily=False),
         "feed_cooccurrence": Feature("dense", "feed", of_feeds, daily=False),
@@ -28,7 +28,7 @@ def features(past, made):
 
 
 def singular_vectors(user, feed, n_users, n_feeds):
-    """float32 (users, width) and (feeds, width). user, feed: (rows,) of training."""
+    """float32 (users, width) and (feeds, width). user, feed: (rows,)."""
     from scipy.sparse import coo_array
     from sklearn.utils.extmath import randomized_svd
 

@@ -32,6 +32,10 @@ class Past:
     info: dict  # columns of feed_info.csv; a list column is (values, lengths)
     embeddings: tuple | None  # (feed ids, vectors (n, 512)) of feed_embeddings.csv
     min_count: int  # training rows that an id needs for a code of its own
+    regime: str = (
+        "daily"  # or "exposures": the rows of a day, but for their labels, are known on it
+    )
+    later: tuple | None = None  # (user, feed) of the rows of the day after, as the tests give them
 
     def __post_init__(self):
         self.n_days = int(self.day.max()) + 1
@@ -100,6 +104,21 @@ class Past:
     def rows_by_day(self):
         """For each day its rows."""
         return [np.flatnonzero(self.day == day) for day in range(self.n_days)]
+
+    @property
+    def known_views(self):
+        """(user, feed) of the rows whose views are known: of training; in `exposures` of all."""
+        if self.regime != "exposures":
+            return self.user[self.train], self.feed[self.train]
+        later = self.later or (self.user[:0], self.feed[:0])
+        return np.concatenate([self.user, later[0]]), np.concatenate([self.feed, later[1]])
+
+    def shown_on(self, day):
+        """(user, feed) of the rows of a day; of the last day's for the day after, if unknown."""
+        if day == self.n_days and self.later:
+            return self.later
+        rows = self.rows_by_day[min(day, self.n_days - 1)]
+        return self.user[rows], self.feed[rows]
 
     @cached_property
     def positives_by_day(self):
