@@ -129,7 +129,7 @@ def train(model, data, settings, seed):
     log = TrainingLog(data, settings.target, verbose=not settings.quiet)
     model.fit(
         model.batches(data.train, settings.batch_size, seed),
-        epochs=settings.epochs or data.usual_epochs(settings.batch_size, otherwise=2),
+        epochs=settings.epochs or data.usual_epochs(settings.batch_size, at_least=2),
         callbacks=[
             RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),

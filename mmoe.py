@@ -32,7 +32,7 @@ class Settings(RunSettings):
     dropout: float = setting(0.1, "share of hidden units left out in training", 0, below=1)
     learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
     batch_size: int = setting(1024, "rows a step", 1)
-    epochs: int = setting(0, "passes over the rows; 0 chooses: 1, up to 8 for few ids", 0, 10_000)
+    epochs: int = setting(0, "passes over the rows; 0: 1 or 2, up to 8 for few ids", 0, 10_000)
     keep_embeddings: bool = setting(False, "do not redraw the embeddings between epochs")
 
 
@@ -110,7 +110,7 @@ def train(model, data, settings, seed):
     log = TrainingLog(data, settings.target, verbose=not settings.quiet)
     model.fit(
         model.batches(data.train, settings.batch_size, seed),
-        epochs=settings.epochs or data.usual_epochs(settings.batch_size),
+        epochs=settings.epochs or data.usual_epochs(settings.batch_size, at_most=2),
         callbacks=[
             RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),

@@ -25,7 +25,7 @@ from common.schema import (
 import numpy as np
 
 MANY_ROWS = 500  # training rows an id, from which embeddings may see their rows again
-LONG = 1000  # steps that are enough for a network of few ids
+LONG = 1000  # steps that are enough to train a network
 
 
 @dataclass
@@ -84,11 +84,13 @@ class Data:
         most = max((self.meta["vocabularies"][name] for name in names), default=0)
         return len(self.train[next(iter(self.tasks))]) >= MANY_ROWS * most
 
-    def usual_epochs(self, batch_size, otherwise=1):
-        """Epochs that fit the data: with few ids as many as make a long training, at most 8."""
-        if not self.has_few_ids:
-            return otherwise
-        return min(8, max(otherwise, LONG // self.steps(batch_size)))
+    def usual_epochs(self, batch_size, at_least=1, at_most=1):
+        """Epochs that fit the data: as many as make LONG steps, within these bounds, or up to 8.
+
+        Up to 8 where ids are few, since embeddings then learn nothing by heart.
+        """
+        at_most = 8 if self.has_few_ids else max(at_least, at_most)
+        return min(at_most, max(at_least, math.ceil(LONG / self.steps(batch_size))))
 
     @cached_property
     def fingerprint(self):

@@ -163,18 +163,19 @@ def own_table(folder, n_ids, n_rows):
 
 
 @pytest.mark.parametrize(
-    "n_ids, n_rows, size, epochs",
+    "n_ids, n_rows, size, epochs",  # epochs with the bounds of DeepFM, MMOE and FocalLoss
     [
-        (12, 20_000, 1024, 8),  # few ids, a short epoch
-        (12, 20_000, 50, 2),  # few ids, an epoch of 400 steps
-        (12, 20_000, 8, 1),
-        (100, 20_000, 1024, 1),  # 200 rows an id
+        (12, 20_000, 1024, (8, 8, 8)),  # few ids, a short epoch
+        (12, 20_000, 50, (3, 3, 3)),  # few ids, an epoch of 400 steps
+        (12, 20_000, 8, (1, 1, 2)),
+        (100, 20_000, 1024, (1, 2, 2)),  # 200 rows an id
+        (100, 20_000, 20, (1, 1, 2)),  # an epoch of 1000 steps
     ],
 )
 def test_the_number_of_epochs_fits_the_data(n_ids, n_rows, size, epochs, tmp_path):
     data = own_table(tmp_path, n_ids, n_rows)
-    assert data.usual_epochs(size) == epochs
-    assert data.usual_epochs(size, otherwise=2) == max(epochs, 2)
+    bounds = ({}, {"at_most": 2}, {"at_least": 2})
+    assert tuple(data.usual_epochs(size, **bound) for bound in bounds) == epochs
     assert data.has_few_ids == (n_rows >= 500 * n_ids)
 
 
