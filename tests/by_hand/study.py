@@ -7,6 +7,7 @@ python tests/by_hand/study.py pairs FOLDER     which of their differences are re
 python tests/by_hand/study.py focal FOLDER     focal loss and annealing apart
 python tests/by_hand/study.py annealing FOLDER each model with and without it, equal epochs
 python tests/by_hand/study.py calibration FOLDER  predicted over actual positives, and drift
+python tests/by_hand/study.py within_user FOLDER  losses that rank within users
 python tests/by_hand/study.py tasks FOLDER     each task alone against all tasks together
 python tests/by_hand/study.py features FOLDER  what each group of features adds
 python tests/by_hand/study.py epochs FOLDER    AUC by epoch, embeddings drawn anew or not
@@ -22,6 +23,7 @@ from which documents.py fills the documents. After a model has changed, begin wi
 import itertools
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -30,6 +32,7 @@ from common.command import InputError, Parser, user_errors
 
 import numpy as np
 import pandas as pd
+import within_user as within
 from runs import MULTI_TASK, SINGLE, Folder, annealed, beside, cell, cells, markdown, short, shown
 from scipy.stats import ttest_rel
 
@@ -44,6 +47,13 @@ GROUPS = {
     "machine lists": ["machine_tag_list", "machine_keyword_list"],
     "feed embedding": ["feed_embedding"],
     "video length": ["videoplayseconds"],
+}
+WITHIN = {  # the way's loss, its weight, and how many units' rows stay together
+    "the same, rows of a user together": "none-0-1",
+    "and BPR, weight .1": "bpr-0.1-1",
+    "and BPR, weight 1": "bpr-1-1",
+    "and softmax, weight .1": "softmax-0.1-1",
+    "and JRC, weight .03": "jrc-0.03-1",
 }
 LENGTHS = {  # beside the default, up to eight epochs; embeddings are kept where ids are few
     "1 epoch": "--epochs 1 --keep-embeddings",
@@ -179,13 +189,13 @@ def focal(folder):
 def annealing(folder):
     """Each model with a constant rate and annealed, one cycle an epoch; gains with `interval`.
 
-    For data whose ids are many, so that one epoch and FocalLoss's two are the defaults.
+    For data whose ids are many, so that two epochs are FocalLoss.py's default.
     """
     rows = {}
     models = {"DeepFM": ("FocalLoss", "--gamma 0"), "DeepFM, focal loss": ("FocalLoss", "")}
     models |= {shown(script): (script, "") for script in MULTI_TASK}
     for n, (model, (script, flags)) in itertools.product((1, 2), models.items()):
-        if n != (2 if script == "FocalLoss" else 1):  # not the epochs that it has by default
+        if script in MULTI_TASK or n == 1:  # two are the default of FocalLoss.py
             flags = f"{flags} --epochs {n}"
         constant = folder.runs(script, f"{flags} --cycles=" if script == "FocalLoss" else flags)
         if script == "FocalLoss":
@@ -217,6 +227,33 @@ def calibration(folder):
         texts = cells(runs, [f"calibration_{task}" for task in folder.frequent])
         rows |= {model: texts} if all(texts) else {}
     return list(folder.frequent), rows
+
+
+def within_user(folder):
+    """Losses within users beside cross-entropy, one epoch each; gains with `interval`.
+
+    Rows of a user stay together where a user has a row or two a day, as on KuaiRand, else those of
+    a user's day. Three seeds of millions of rows, and MMOE alone.
+    """
+    is_large = folder.facts["rows"]["train"] > 10**6
+    unit = "day" if folder.facts["synthetic"] else "user"
+    rows = {}
+    for script in ("mmoe",) if is_large else ("mmoe", "deepfm"):
+        mean = "mean" if script in MULTI_TASK else folder.target
+        columns = [f"auc_{mean}", f"uauc_{mean}"]
+        more = [f"{score}_{folder.target}" for score in ("logloss", "calibration")]
+        usual = folder.runs(script, "--epochs 1", 3 if is_large else 5)
+        for name, way in {"cross-entropy": None, **WITHIN}.items():
+            runs = usual
+            if way:
+                flags = f"--epochs 1 --name {script}-{way}-{unit}"
+                run = partial(within.run, f"{way}-{unit}")
+                runs = folder.runs(script, flags, len(usual), way=run)
+            texts = [*cells(runs, [*columns, *more]), f"{runs['seconds'].median():.0f}"]
+            gains = [difference(runs[column], usual[column]) if way else "" for column in columns]
+            rows[f"{shown(script)}, {name}"] = texts + gains
+    columns = ["AUC", "uAUC", "log loss", "predicted / actual", "seconds"]
+    return [*columns, "gain of AUC", "gain of uAUC"], rows
 
 
 def tasks(folder):
@@ -304,7 +341,7 @@ def of_2021(folder):
 
 
 TABLES = {f.__name__: f for f in (results, models, cost, pairs, focal, tasks, features, epochs)}
-TABLES |= {f.__name__: f for f in (lengths, of_2021, annealing, calibration)}
+TABLES |= {f.__name__: f for f in (lengths, of_2021, annealing, calibration, within_user)}
 
 
 def table(name, places):

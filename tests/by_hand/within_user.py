@@ -1,7 +1,4 @@
-"""Losses that rank within users, beside cross-entropy: run by hand. What came of it is in README.
-
-python tests/by_hand/within_user.py FOLDER [FOLDER ...] [--models mmoe,deepfm] [--seeds 5]
-    [--ways WAY,WAY]
+"""Losses that rank within users, beside cross-entropy, to be tried: `study.py within_user`.
 
 The contest ranks within users, and no script trains for it. A way is LOSS-WEIGHT-SHARE-UNIT:
 cross-entropy plus WEIGHT times the LOSS, where a SHARE of the units keep their rows together in an
@@ -13,39 +10,13 @@ positive i of a unit, over the rows j of its unit in the batch, with logits s:
     jrc       softmax of s for positives, of -s for negatives    (JRC, Sheng et al., KDD 2023, with
               the two logits of a row tied to s and -s)
 
-Each is summed over its rows and divided by the rows of the batch, as cross-entropy is. Runs go to
-results.csv of the folder, named MODEL-WAY; those that are there are not made again.
+Each is summed over its rows and divided by the rows of the batch, as cross-entropy is.
 """
 
-import sys
 from contextlib import contextmanager
-from functools import partial
 from importlib import import_module
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from common.command import Parser, user_errors
 
 import numpy as np
-from runs import Folder, cells, markdown
-from study import difference
-
-BY_MODEL = {"mmoe": ("auc_mean", "uauc_mean"), "ple": ("auc_mean", "uauc_mean")}
-WAYS = (
-    "none-0-1-user",
-    "none-0-1-day",
-    "bpr-0.3-1-user",
-    "bpr-1-1-user",
-    "softmax-0.3-1-user",
-    "softmax-1-1-user",
-    "jrc-0.1-1-user",
-    "bpr-1-0.5-user",
-    "softmax-1-0.5-user",
-    "bpr-1-1-day",
-    "softmax-1-1-day",
-    "jrc-0.1-1-day",
-)
 
 
 def unit_codes(columns, unit):
@@ -128,38 +99,3 @@ def run(way, script, settings):
     module = import_module(script)
     with trained_by(way, module):
         module.main(settings)
-
-
-def runs_of(folder, script, way, seeds):
-    """The runs of a script in a way, made where they are missing."""
-    return folder.runs(script, f"--name {script}-{way}", seeds, way=partial(run, way))
-
-
-def main(argv=None):
-    """Print the gains of the ways over the default, made where they are missing."""
-    parser = Parser(__doc__)
-    parser.add_argument("folder", nargs="+", help="folders of pickles, or records")
-    parser.add_argument("--models", default="mmoe,deepfm")
-    parser.add_argument("--ways", default=",".join(WAYS))
-    parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args(argv)
-    for place in args.folder:
-        folder = Folder(place)
-        single = [f"auc_{folder.target}", f"uauc_{folder.target}"]
-        more = [f"{score}_{folder.target}" for score in ("logloss", "calibration")]
-        for model in args.models.split(","):
-            columns = BY_MODEL.get(model, single)
-            default = folder.runs(model, "", args.seeds)
-            rows = {"cross-entropy": [*cells(default, [*columns, *more, "seconds"]), "", ""]}
-            for way in args.ways.split(","):
-                runs = runs_of(folder, model, way, args.seeds)
-                gains = [difference(runs[column], default[column]) for column in columns]
-                rows[way] = cells(runs, [*columns, *more, "seconds"]) + gains
-                print(f"{folder.title}, {model}, {way}:", *rows[way], sep="  ", flush=True)
-            names = ["AUC", "uAUC", "log loss", "predicted / actual", "seconds"]
-            print(markdown([*names, "gain of AUC", "of uAUC"], rows))
-
-
-if __name__ == "__main__":
-    with user_errors():
-        main()
