@@ -11,6 +11,7 @@ python tests/by_hand/study.py within_user FOLDER  losses that rank within users
 python tests/by_hand/study.py tasks FOLDER     each task alone against all tasks together
 python tests/by_hand/study.py features FOLDER  what each group of features adds
 python tests/by_hand/study.py epochs FOLDER    AUC by epoch, embeddings drawn anew or not
+python tests/by_hand/study.py second FOLDER    what a second epoch gains
 python tests/by_hand/study.py lengths FOLDER   how long to train where ids are few
 python tests/by_hand/study.py of_2021 FOLDER   the settings of 2021 beside ours
 python tests/by_hand/study.py keep FOLDER NAME
@@ -320,6 +321,15 @@ def epochs(folder):
     return ["epoch 1", "2", "3", "4"], rows
 
 
+def second(folder):
+    """What a second epoch gains MMOE and PLE over a single one, with `interval`."""
+    rows = {}
+    for script in MULTI_TASK:
+        one, two = (folder.runs(script, f"--epochs {n}") for n in (1, 2))
+        rows[shown(script)] = [difference(two[c], one[c]) for c in ("auc_mean", "uauc_mean")]
+    return [f"day {folder.facts['valid_day']}: mean AUC", "mean uAUC"], rows
+
+
 def lengths(folder):
     """AUC of each task by default and with other lengths and settings; three seeds."""
     rows = {}
@@ -344,7 +354,7 @@ def of_2021(folder):
 
 
 TABLES = {f.__name__: f for f in (results, models, cost, pairs, focal, tasks, features, epochs)}
-TABLES |= {f.__name__: f for f in (lengths, of_2021, annealing, calibration, within_user)}
+TABLES |= {f.__name__: f for f in (lengths, of_2021, annealing, calibration, second, within_user)}
 
 
 def table(name, places):
