@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from importlib import import_module
+from types import SimpleNamespace
 
 import get_data
 from common import results
@@ -164,6 +165,46 @@ def test_a_way_adds_the_losses_of_all_tasks_to_cross_entropy(small_pickles):
     ]
     assert losses[1] == pytest.approx(losses[0] + 3 * sum(parts), rel=1e-5) and min(parts) > 0
     assert mmoe.Recommender is usual
+
+
+def test_a_regimes_gain_is_over_the_same_model_and_peers_have_none(monkeypatch):
+    def runs_with(shift):
+        scores = pd.DataFrame({name: [0.6, 0.61, 0.63] for name in ("auc_like", "uauc_like")})
+        scores["auc_mean"] = scores["auc_like"] + shift * np.array([1, 1, 1.1])
+        return scores.assign(uauc_mean=np.nan)
+
+    places = {
+        "usual": {"MMOE": runs_with(0), "LightGBM": runs_with(0)},
+        "shown": {"MMOE": runs_with(0.01)},
+    }
+    monkeypatch.setattr(
+        documents,
+        "Folder",
+        lambda name: SimpleNamespace(
+            target="like", title=f"data, {name}", compared=lambda: places[name]
+        ),
+    )
+    columns, rows = documents.regimes("usual", "shown")
+    assert columns == ["AUC like", "uAUC", "mean AUC", "mean uAUC"] and list(rows) == ["MMOE"]
+    half = stats.t.ppf(0.975, 2) * stats.sem([0.01, 0.01, 0.011])
+    assert rows["MMOE"][2] == f"**+.0103 ± {half:.4f}**".replace(" 0.", " .")
+    assert rows["MMOE"][0] == "+.0000 ± .0000" and rows["MMOE"][3] == ""
+
+
+def test_a_second_epoch_is_held_against_the_first_alone(folder):
+    for n, shift in ((1, 0.0), (2, 0.002)):
+        for script in ("mmoe", "ple"):
+            settings = parse(import_module(script).Settings, None, ["--epochs", str(n)])
+            key = json.dumps(hyperparameters(settings), sort_keys=True)
+            for seed in range(5):
+                score = 0.8 + 0.01 * seed + shift
+                scores = {f"{name}_{t}": score for t in folder.tasks for name in results.SCORES}
+                row = {"model": script, "seed": seed, "settings": key} | scores
+                row |= {"fingerprint": folder.facts["fingerprint"]}
+                results.add(folder.path, row | {"tasks": ",".join(folder.tasks)})
+    columns, rows = study.second(folder)
+    assert columns == ["day 14: mean AUC", "mean uAUC"]
+    assert rows == dict.fromkeys(("MMOE", "PLE"), ["**+.0020 ± .0000**"] * 2)
 
 
 def test_calibration_stands_beside_what_drift_alone_makes_of_it(folder, monkeypatch):

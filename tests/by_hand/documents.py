@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import study
-from runs import RECORDS, Folder, cell, cells, markdown, short, shown
+from runs import RECORDS, Folder, beside, cell, cells, markdown, short, shown
 
 matplotlib.use("agg")
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def table(name, *records):
     """A table as Markdown."""
     if name in study.TABLES:
         return study.table(name, records)
-    others = (earlier, peers, search, speed, submissions, turned, versions)
+    others = (earlier, peers, regimes, search, speed, submissions, turned, versions)
     return markdown(*{f.__name__: f for f in others}[name](*records))
 
 
@@ -142,6 +142,21 @@ def submissions():
         rows[f"{title}: gain of the last day"] = [gain, of_mean, "", ""]
     n = found["runs"].max()
     return ["single run", f"mean of {n} runs", f"seconds of the {n}", "GB"], rows
+
+
+def regimes(*records):
+    """What the regime `exposures` gains over `daily`, with `interval`: records in pairs."""
+    tables = []
+    for daily, exposed in zip(map(Folder, records[::2]), map(Folder, records[1::2]), strict=True):
+        names = [f"auc_{daily.target}", f"uauc_{daily.target}", "auc_mean", "uauc_mean"]
+        usual = daily.compared()
+        rows = {
+            model: [study.difference(runs[name], usual[model][name]) for name in names]
+            for model, runs in exposed.compared().items()
+        }
+        heads = [f"AUC {daily.target}", "uAUC", "mean AUC", "mean uAUC"]
+        tables.append((daily.title, heads, rows))
+    return beside(tables)
 
 
 def versions(*records):

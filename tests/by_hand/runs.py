@@ -50,7 +50,9 @@ class Folder:
         self.target = self.facts["target"]
         self.frequent = [task for task in self.tasks if self.facts["positives"][task] >= FEW]
         synthetic = ", *synthetic*" if self.facts["synthetic"] else ""
+        regime = self.facts["name"].partition(", regime ")[2]
         self.title = self.facts["name"].partition(",")[0] + synthetic
+        self.title += f", regime *{regime}*" if regime else ""
 
     def runs(self, script, flags="", seeds=5, way=None):
         """The runs of the seeds 0, 1, ... with these flags, by seed; those missing are made.
