@@ -79,8 +79,8 @@ OWN_2021 = {
 
 
 def everything(folder):
-    """{model or yardstick: its runs}."""
-    return folder.compared() | folder.marks()
+    """{model, mean of several runs or yardstick: its runs}."""
+    return folder.compared() | folder.averaged() | folder.marks()
 
 
 def named(names, *, prefix=""):
@@ -110,7 +110,7 @@ def cost(folder):
     """Log loss of each task, seconds of training, peak memory of the process, number of runs."""
     columns = [f"logloss_{task}" for task in folder.frequent]
     rows = {}
-    for name, runs in everything(folder).items():
+    for name, runs in (folder.compared() | folder.marks()).items():
         is_trained = "seconds" in runs and runs["seconds"].notna().any()
         seconds = f"{runs['seconds'].median():.0f}" if is_trained else ""
         memory = f"{runs['peak_mb'].max() / 1000:.1f}" if is_trained else ""
