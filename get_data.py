@@ -52,11 +52,11 @@ def known_past(raw, log, parts, users, feeds, args):
     """The Past of the log up to the validation day; log: columns with rows of tables."""
     later = None
     if raw["tests"] and not parts["late"].any():
-        both = {
+        ids = {
             name: np.concatenate([rows[name] for rows in raw["tests"].values()])
             for name in ("userid", "feedid")
         }
-        later = rows_of(both["userid"], users), rows_of(both["feedid"], feeds)
+        later = rows_of(ids["userid"], users), rows_of(ids["feedid"], feeds)
     use = slice(None) if not parts["late"].any() else ~parts["late"]
     actions = [name for name in EVERY_ACTION if name in log]
     return Past(

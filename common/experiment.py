@@ -160,10 +160,10 @@ class Experiment:
             return None
         scores = self.scores("valid", self.means["valid"])
         add_tests(scores, self.scores("test", self.means.get("test", {})))
-        settings = hyperparameters(self.settings) | {"mean_of": n}
+        settings = json.loads(self.rows[-1]["settings"])
         row = {
             "seed": self.settings.seed,
-            "settings": json.dumps(settings, sort_keys=True),
+            "settings": json.dumps(settings | {"mean_of": n}, sort_keys=True),
             "changed": f"{changed(self.settings)} mean of {n} runs".strip(),
             "auc_by_epoch": "",
             "seconds": round(sum(row["seconds"] for row in self.rows), 2),
@@ -174,9 +174,9 @@ class Experiment:
     def row(self, seed, scores):
         """The row of results.csv of the last run."""
         meta = self.data.meta
-        tasks = list(scores)
-        n_rows = len(self.data.train[tasks[0]]) * sum(len(log.scores) for log in self.logs)
+        n_rows = len(self.data.train[self.target]) * sum(len(log.scores) for log in self.logs)
         seconds = sum(log.seconds for log in self.logs)
+        settings = hyperparameters(self.settings, len(self.logs[0].scores))
         by_epoch = {
             task: [round(scores[task]["auc"], 6) for _, scores in log.scores]
             for log in self.logs
@@ -189,9 +189,9 @@ class Experiment:
             "synthetic": meta["synthetic"],
             "valid_day": meta["valid_day"],
             "model": self.settings.name,
-            "tasks": ",".join(tasks),
+            "tasks": ",".join(scores),
             "seed": seed,
-            "settings": json.dumps(hyperparameters(self.settings), sort_keys=True),
+            "settings": json.dumps(settings, sort_keys=True),
             "changed": changed(self.settings),
             **results.columns(scores, self.data.tasks),
             "auc_by_epoch": json.dumps(by_epoch),

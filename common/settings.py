@@ -154,12 +154,18 @@ def flag_of(name):
     return "--" + name.replace("_", "-")
 
 
-def hyperparameters(settings):
-    """{name: value} of what makes two runs comparable: a script's own settings, tasks, features."""
+def hyperparameters(settings, chosen_epochs=0):
+    """{name: value} of what makes two runs comparable: a script's own settings, tasks, features.
+
+    chosen_epochs: how many the data chose, which stand where the settings left it to them.
+    """
     chosen = ("tasks", "task_weights", "features", "patience")
     shared = {item.name for item in fields(RunSettings)}.difference(chosen)
     values = dataclasses.asdict(settings)
-    return {name: value for name, value in values.items() if name not in shared}
+    values = {name: value for name, value in values.items() if name not in shared}
+    if values.get("epochs") == 0:
+        values["epochs"] = chosen_epochs
+    return values
 
 
 def changed(settings):

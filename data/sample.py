@@ -816,8 +816,10 @@ def make(out, scale, seed, drift, report):
     write_embeddings(out / "feed_embeddings.csv", ids, feeds["q"], feeds["authorid"], stage(11))
     say("feed_embeddings.csv written")
 
+    name = f"stand-in of scale {scale:g}, seed {seed}"
+    name = f"drifting {name}, drift {drift:g}" if drift else name
     about = {
-        "name": f"{'drifting ' if drift else ''}stand-in of scale {scale:g}, seed {seed}",
+        "name": name,
         "synthetic": True,
         "scale": scale,
         "seed": seed,

@@ -191,7 +191,8 @@ def test_a_regimes_gain_is_over_the_same_model_and_peers_have_none(monkeypatch):
     assert rows["MMOE"][0] == "+.0000 ± .0000" and rows["MMOE"][3] == ""
 
 
-def test_a_second_epoch_is_held_against_the_first_alone(folder):
+def test_a_second_epoch_is_held_against_the_first_alone(folder, monkeypatch):
+    monkeypatch.setattr(runs, "apart", no_run)
     for n, shift in ((1, 0.0), (2, 0.002)):
         for script in ("mmoe", "ple"):
             settings = parse(import_module(script).Settings, None, ["--epochs", str(n)])
@@ -200,6 +201,7 @@ def test_a_second_epoch_is_held_against_the_first_alone(folder):
                 score = 0.8 + 0.01 * seed + shift
                 scores = {f"{name}_{t}": score for t in folder.tasks for name in results.SCORES}
                 row = {"model": script, "seed": seed, "settings": key} | scores
+                row |= {"changed": f"--epochs {n}"}
                 row |= {"fingerprint": folder.facts["fingerprint"]}
                 results.add(folder.path, row | {"tasks": ",".join(folder.tasks)})
     columns, rows = study.second(folder)

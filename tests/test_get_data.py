@@ -135,27 +135,49 @@ def test_rare_ids_share_the_other_row(source):
 
 
 def test_the_regime_exposures_has_its_name_and_the_days_own_views(source):
+    with open(source / "test_a.csv", "a") as file:
+        file.write("12,999,1\n")
     daily = encode(source)
-    meta = encode(source, "--regime", "exposures").meta
-    assert meta["name"] == daily.meta["name"] + ", regime exposures"
+    data = encode(source, "--regime", "exposures")
+    assert data.meta["name"] == daily.meta["name"] + ", regime exposures"
     more = ["user_exposures", "feed_exposures", "author_exposures"]
-    assert list(meta["features"]) == list(daily.meta["features"]) + more
-    data = load(source.parent / "out")
+    assert list(data.meta["features"]) == list(daily.meta["features"]) + more
     views = data.tables["feed"]["feed_exposures"][:, :, 0].astype(float)
     feeds = list(data.tables["feed"]["key"])
-    for day, feed, per_10_000 in (
-        (1, 100, 5000),
-        (3, 103, 10_000 / 3),
-        (4, 999, 5000),
-        (4, 103, 0),
-    ):
-        expected = np.log1p(per_10_000) / 3  # on day 4 it is the test's rows that are known
+    for day, feed, others in ((2, 100, 1), (2, 102, 0), (3, 103, 0), (4, 999, 1), (4, 100, 0)):
+        expected = np.log1p(others * 10_000 / 3) / 3  # on day 4 the rows of the test are known
         assert views[day, feeds.index(feed)] == pytest.approx(expected, abs=2e-3)
+    final = encode(source, "--regime", "exposures", "--final")  # as the contest's last step
+    np.testing.assert_array_equal(final.tables["feed"]["feed_exposures"][:, :, 0], views)
     early = encode(source, "--regime", "exposures", "--valid-day", 2)  # day 3 is not there then
     last = early.tables["feed"]["feed_exposures"][-2:]
     np.testing.assert_array_equal(last[0], last[1])
     with pytest.raises(InputError, match="--regime"):
         encode(source, "--regime", "weekly")
+
+
+@pytest.mark.parametrize("regime", ["daily", "exposures"])
+@pytest.mark.parametrize("embeddings", [True, False])
+def test_what_the_validation_day_does_changes_no_feature_of_it(source, regime, embeddings):
+    if not embeddings:
+        (source / "feed_embeddings.csv").unlink()
+    log = pd.read_csv(source / "user_action.csv")
+    other = log.copy()
+    last = other["date_"] == 3
+    other.loc[last, list(ACTIONS)] = 1 - other.loc[last, list(ACTIONS)]
+    other.loc[last, "play"] = 55_555
+    tables = [encode(source, "--regime", regime, log=rows).tables for rows in (log, other)]
+    n_compared = 0
+    for key, table in tables[0].items():
+        for name, column in table.items():
+            again = tables[1][key][name]
+            if name.endswith(("_history", "_watch_time", "_taste")):  # index 4 is of the day after
+                assert not np.array_equal(column[4], again[4]) or name == "author_watch_time"
+                column, again = column[:4], again[:4]
+            if not isinstance(column, dict):
+                np.testing.assert_array_equal(column, again)
+                n_compared += 1
+    assert n_compared > 14
 
 
 def test_valid_day_splits_and_leaves_later_days_out(source):

@@ -336,7 +336,7 @@ def test_a_drifting_world_says_so_and_its_truth_moves_from_day_to_day(tmp_path):
     for name, drift in (("still", "0"), ("drifting", "3")):
         sample.main([str(tmp_path / name), "--scale", ".02", "--drift", drift, "--quiet"])
     note = json.loads((tmp_path / "drifting" / "source.json").read_text())
-    assert note["name"] == "drifting stand-in of scale 0.02, seed 1" and note["drift"] == 3
+    assert note["name"] == "drifting stand-in of scale 0.02, seed 1, drift 3" and note["drift"] == 3
     spread = {}
     for name in ("still", "drifting"):
         log = pd.read_csv(tmp_path / name / "user_action.csv")

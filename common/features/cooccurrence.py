@@ -1,6 +1,6 @@
 """Vectors of users and of feeds by who saw what, where there are no feed embeddings.
 
-Of the training rows; in the regime `exposures` of all rows that are there, tests too.
+Of the training rows; in the regime `exposures` of the validation day's too (`Past.known_views`).
 
 The axes of correspondence analysis: the singular vectors of the views, each view divided by the
 roots of its user's and of its feed's number of them, and the vectors divided by that root again.

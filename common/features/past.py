@@ -32,9 +32,8 @@ class Past:
     info: dict  # columns of feed_info.csv; a list column is (values, lengths)
     embeddings: tuple | None  # (feed ids, vectors (n, 512)) of feed_embeddings.csv
     min_count: int  # training rows that an id needs for a code of its own
-    regime: str = (
-        "daily"  # or "exposures": the rows of a day, but for their labels, are known on it
-    )
+    # "daily", or "exposures": the rows of a day, but for their labels, are known on it
+    regime: str = "daily"
     later: tuple | None = None  # (user, feed) of the rows of the day after, as the tests give them
 
     def __post_init__(self):
@@ -107,14 +106,19 @@ class Past:
 
     @property
     def known_views(self):
-        """(user, feed) of the rows whose views are known: of training; in `exposures` of all."""
+        """(user, feed) of the rows whose views are known.
+
+        Those of training; in the regime `exposures` those of the validation day too, and where no
+        day validates the tests'.
+        """
         if self.regime != "exposures":
             return self.user[self.train], self.feed[self.train]
-        later = self.later or (self.user[:0], self.feed[:0])
-        return np.concatenate([self.user, later[0]]), np.concatenate([self.feed, later[1]])
+        if not self.train.all() or not self.later:
+            return self.user, self.feed
+        return tuple(map(np.concatenate, zip((self.user, self.feed), self.later, strict=True)))
 
     def shown_on(self, day):
-        """(user, feed) of the rows of a day; of the last day's for the day after, if unknown."""
+        """(user, feed) of a day's rows; of the day after the log the tests', or the last day's."""
         if day == self.n_days and self.later:
             return self.later
         rows = self.rows_by_day[min(day, self.n_days - 1)]

@@ -128,7 +128,7 @@ def limit(folder):
         data = load(folder)
         tasks = list(data.tasks)[: 1 if name == "deepfm" else None]
         script = import_module(name)
-        settings = script.Settings(batch_size=size, quiet=True, **EXPERTS[name])
+        settings = script.Settings(batch_size=size, epochs=1, quiet=True, **EXPERTS[name])
         with tempfile.TemporaryDirectory() as settings.user_data:  # for checkpoints
             model = script.compiled_model(data, tasks, settings)
             script.train(model, data, settings, seed=0)

@@ -85,7 +85,8 @@ def peers():
         words = [f"columns {chosen.pop('columns')}", *(f"{k} {v}" for k, v in chosen.items())]
         words.append(", ".join(f"{k} {v}" for k, v in json.loads(best["length"]).items()))
         scores = [ways["auc_mean"].max(), usual, ways["auc_mean"].min()]
-        row = f"{data.partition(',')[0]}, day {day}: {shown(peer)}"
+        name = data.partition(",")[0] + "".join(data.partition(", regime ")[1:])
+        row = f"{name}, day {day}: {shown(peer)}"
         rows[row] = [*(short(f"{x:.4f}") for x in scores), "; ".join(words), str(len(ways))]
     return ["best AUC", "defaults", "worst", "the best has", "settings tried"], rows
 
@@ -153,6 +154,7 @@ def regimes(*records):
         rows = {
             model: [study.difference(runs[name], usual[model][name]) for name in names]
             for model, runs in exposed.compared().items()
+            if model in usual
         }
         heads = [f"AUC {daily.target}", "uAUC", "mean AUC", "mean uAUC"]
         tables.append((daily.title, heads, rows))

@@ -376,7 +376,7 @@ def ours(model, folder, size, seed):
     rate = 0.001 * (size / 1024) ** 0.5
     options = {"embedding_l2": 0.0, "dropout": 0.0, "quiet": True}
     script = import_module(model)
-    settings = script.Settings(batch_size=size, learning_rate=rate, **options)
+    settings = script.Settings(batch_size=size, epochs=1, learning_rate=rate, **options)
     trained_model = script.compiled_model(data, tasks, settings)
     with tempfile.TemporaryDirectory() as settings.user_data:  # for checkpoints
         script.train(trained_model, data, settings, seed)

@@ -15,7 +15,7 @@ from common import results
 from common.command import InputError
 from common.contract import load
 from common.scores import score_yardsticks
-from common.settings import changed, hyperparameters, parse
+from common.settings import changed, parse
 
 import numpy as np
 import pandas as pd
@@ -71,13 +71,11 @@ class Folder:
         return self.runs_of(settings).loc[list(range(seeds))]
 
     def runs_of(self, settings):
-        """The runs with these settings, by seed; of a record those with these flags."""
+        """The runs of these settings, known by their flags, by seed."""
         rows = self.rows()
-        key = json.dumps(hyperparameters(settings), sort_keys=True)
-        column, key = ("settings", key) if self.is_live else ("changed", changed(settings))
         target = settings.tasks[0] if settings.tasks else self.target
-        column = rows[column] if column in rows else ""  # a record is without empty columns
-        rows = rows[(rows["model"] == settings.name) & (column == key)]
+        flags = rows["changed"] if "changed" in rows else ""  # a record is without empty columns
+        rows = rows[(rows["model"] == settings.name) & (flags == changed(settings))]
         return self.by_seed(rows.loc[[target in tasks.split(",") for tasks in rows["tasks"]]])
 
     def rows(self):
@@ -109,7 +107,7 @@ class Folder:
         return models | {shown(name): self.by_seed(runs) for name, runs in peers}
 
     def averaged(self):
-        """{"MMOE, mean of 5": its scores as one run}: of the default's mean logit of five runs."""
+        """{"MMOE, mean of 5": its scores as one run}, and PLE's: of the mean logit of five runs."""
         rows = self.rows()
         rows = rows[rows["changed"] == "mean of 5 runs"] if "changed" in rows else rows[:0]
         models = {name: runs for name, runs in rows.groupby("model") if name in MULTI_TASK}

@@ -44,12 +44,13 @@ GROUPS = {
     "watch times": ["user_watch_time", "feed_watch_time", "author_watch_time"],
     "tastes": ["user_taste"],
     "co-occurrence": ["user_cooccurrence", "feed_cooccurrence"],
+    "exposures": ["user_exposures", "feed_exposures", "author_exposures"],
     "device": ["device"],
     "machine lists": ["machine_tag_list", "machine_keyword_list"],
     "feed embedding": ["feed_embedding"],
     "video length": ["videoplayseconds"],
 }
-WITHIN = {  # the way's loss, its weight, and how many units' rows stay together
+WITHIN = {  # the way's loss, its weight, and the share of units whose rows stay together
     "the same, rows of a user together": "none-0-1",
     "and BPR, weight .1": "bpr-0.1-1",
     "and BPR, weight 1": "bpr-1-1",
@@ -233,8 +234,8 @@ def calibration(folder):
 def within_user(folder):
     """Losses within users beside cross-entropy, one epoch each; gains with `interval`.
 
-    Rows of a user stay together where a user has a row or two a day, as on KuaiRand, else those of
-    a user's day. Of millions of rows three seeds, of MMOE, and weights of .1 alone.
+    Rows of a user's day stay together on the stand-in; elsewhere those of a user, who has a row or
+    two a day on KuaiRand. Of millions of rows three seeds, of MMOE, and weights of .1 alone.
     """
     is_large = folder.facts["rows"]["train"] > 10**6
     unit = "day" if folder.facts["synthetic"] else "user"
