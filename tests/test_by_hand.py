@@ -63,6 +63,12 @@ def test_runs_that_are_there_are_not_made_again_and_peers_are_shown(folder, monk
     monkeypatch.setattr(runs, "SINGLE", ())
     assert list(folder.compared()) == ["MMOE", "PLE", "LightGBM"]
     assert folder.compared()["LightGBM"]["auc_like"].tolist() == [0.8, 0.8]
+    row = results.read(folder.path).iloc[0].to_dict() | {"changed": "mean of 5 runs"}
+    results.add(folder.path, row | {"auc_like": 0.95, "settings": '{"mean_of": 5}'})
+    assert folder.averaged()["MMOE, mean of 5"]["auc_like"].tolist() == [0.95]
+    assert list(folder.compared()) == ["MMOE", "PLE", "LightGBM"]
+    assert "MMOE, mean of 5" in study.models(folder)[1]
+    assert "MMOE, mean of 5" not in study.cost(folder)[1]
 
 
 def test_a_record_has_the_tables_of_its_folder_and_makes_no_run(folder, tmp_path, monkeypatch):
@@ -149,7 +155,6 @@ def test_a_way_adds_the_losses_of_all_tasks_to_cross_entropy(small_pickles):
     mmoe = import_module("mmoe")
     data = load(small_pickles)
     usual = mmoe.Recommender
-    losses = {}
     with within_user.trained_by("bpr-3-1-day", mmoe):
         model = mmoe.compiled_model(data, list(data.tasks), mmoe.Settings())
     batch, labels = next(iter(model.batches(data.train, 512, 0)))

@@ -68,6 +68,10 @@ def test_results_and_pictures_are_written(kept):
     assert rows.auc_like.isna().tolist() == [False, False, False, True]
     assert (rows.rows_per_second > 0).all()
     assert json.loads(rows.settings[0])["experts"] == 8
+    epochs = [json.loads(settings)["epochs"] for settings in rows.settings]
+    assert epochs == [2, 2, 1, 1]  # what the data chose; of FocalLoss by its flag
+    curves = [json.loads(curve)["read_comment"] for curve in rows.auc_by_epoch]
+    assert list(map(len, curves)) == epochs
     assert rows.changed[0] == "--learning-rate 0.002"
     for name in ("comparison", *RUNS):
         assert (kept / f"{name}.png").read_bytes()[:4] == b"\x89PNG"

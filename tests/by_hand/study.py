@@ -235,13 +235,13 @@ def within_user(folder):
     """Losses within users beside cross-entropy, one epoch each; gains with `interval`.
 
     Rows of a user's day stay together on the stand-in; elsewhere those of a user, who has a row or
-    two a day on KuaiRand. Of millions of rows three seeds, of MMOE, and weights of .1 alone.
+    two a day on KuaiRand. Of millions of rows three seeds of MMOE, and BPR of weight .1 alone.
     """
     is_large = folder.facts["rows"]["train"] > 10**6
     unit = "day" if folder.facts["synthetic"] else "user"
     ways = WITHIN
     if is_large:
-        ways = {name: way for name, way in ways.items() if way.split("-")[1] in ("0", "0.1")}
+        ways = {name: way for name, way in ways.items() if way.startswith(("none-", "bpr-0.1-"))}
     rows = {}
     for script in ("mmoe",) if is_large else ("mmoe", "deepfm"):
         mean = "mean" if script in MULTI_TASK else folder.target
