@@ -168,8 +168,7 @@ class Recommender(keras.Model):
         def order():
             epoch, step = divmod(int(self.optimizer.iterations) - begun, steps)
             rows = self.shuffled(columns, np.random.default_rng([seed, epoch]))
-            rows = np.concatenate([rows, rows[: steps * size - n]])
-            return rows.reshape(steps, size)[step:]
+            return np.resize(rows, (steps, size))[step:]  # the first ones come again
 
         data = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(order, [], tf.int32))
         data = data.flat_map(tf.data.Dataset.from_tensor_slices)

@@ -95,8 +95,8 @@ def test_missing_seeds_are_run_and_read(small_pickles, monkeypatch):
     monkeypatch.setattr(runs, "apart", lambda function, *args: function(*args))  # here: quicker
     folder = runs.Folder(small_pickles)
     flags = "--learning-rate 0.002"
-    first = folder.runs("mmoe", flags, 1)
-    both = folder.runs("mmoe", flags, 2)
+    first = folder.runs("deepfm", flags, 1)
+    both = folder.runs("deepfm", flags, 2)
     assert list(both.index) == [0, 1]
     assert both["auc_read_comment"][0] == first["auc_read_comment"][0]
     assert len(results.read(small_pickles)) == 2

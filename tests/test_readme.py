@@ -52,6 +52,7 @@ TESTED = {  # a command's script and flags: the test that runs them
     "get_data.py --final": "test_scripts.py::test_every_day_is_trained_on_in_the_end",
     "get_data.py --final --out": "test_scripts.py::test_every_day_is_trained_on_in_the_end",
     "get_data.py --out": "test_scripts.py::test_every_day_is_trained_on_in_the_end",
+    "get_data.py --out --regime": "test_get_data.py::test_the_regime_exposures_has_its_name_and",
     "get_data.py --out --valid-days": "test_results.py::test_the_table_of_several_days",
     "get_data.py --regime": "test_get_data.py::test_the_regime_exposures_has_its_name_and",
     "get_data.py --valid-day": "test_get_data.py::test_valid_day_splits_and_leaves_later_days_out",

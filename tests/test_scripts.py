@@ -131,7 +131,7 @@ def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles, tmp_path
         contents[f"{key}.pkl"] = content
     write_all(folder, contents)
     few = "userid,feedid,device,manual_tag_list,user_history,feed_history,user_taste"
-    run = run_main("mmoe.py", "--user-data", folder, "--features", few)
+    run = run_main("mmoe.py", "--user-data", folder, "--features", few, "--epochs", 1)
     assert abs(last_auc(run) - 0.5) < 0.05
 
 
@@ -348,12 +348,8 @@ def test_tensorboard_event_files_hold_the_curves(small_pickles, tmp_path):
     assert tags.count("epoch_loss") == 2 and tags.count("epoch_like_auc") == 2
 
 
-@pytest.mark.parametrize(
-    "name, flags, number, other",
-    [
-        ("ple.py", EXPERTS, signal.SIGINT, ("--own-experts", "3,2")),
-        ("deepfm.py", ("--target", "all", "--tasks", "read_comment,like"), signal.SIGTERM, None),
-    ],
+@pytest.mark.parametrize(  # test_experiment stops runs at the ends of their epochs
+    "name, flags, number, other", [("ple.py", EXPERTS, signal.SIGTERM, ("--own-experts", "3,2"))]
 )
 def test_a_run_stopped_and_resumed_is_a_run_never_stopped(
     name, flags, number, other, small_pickles, tmp_path
@@ -376,8 +372,7 @@ def test_a_run_stopped_and_resumed_is_a_run_never_stopped(
     assert process.returncode == 130
     assert re.fullmatch(r"stopped after .*: the same command with --resume goes on .*\n", message)
     assert not (folders[1] / "results.csv").exists()
-    if other:
-        assert_only_a_whole_run_of_these_settings_is_resumed(name, folders[1], flags, other)
+    assert_only_a_whole_run_of_these_settings_is_resumed(name, folders[1], flags, other)
     run = run_main(name, "--user-data", folders[1], *flags, "--resume")
     assert "epoch 1/4" not in run.stdout.splitlines()[1]
     assert not list((folders[1] / ".checkpoints").glob("*"))
@@ -419,14 +414,13 @@ def test_another_projects_keras_settings_change_nothing(small_pickles, tmp_path)
     assert "Traceback" not in run.stderr and "epoch" not in run.stderr  # but what libraries warn of
 
 
-@pytest.mark.parametrize("streams", ["| head -1", "2>&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("streams", ["| head -1", ">&- 2>&- <&-"])
 def test_where_what_is_printed_goes_changes_nothing(streams, small_pickles, tmp_path):
     words = f"{sys.executable} {ROOT / 'deepfm.py'} --user-data {small_pickles} {streams}"
     run = subprocess.run(words, shell=True, capture_output=True, text=True, cwd=tmp_path)
     assert "Traceback" not in run.stderr + run.stdout
     assert run.returncode == 0 and run.stderr == ""
-    whole = 13  # lines
-    assert run.stdout.count("\n") == {"| head -1": 1, "2>&-": whole}.get(streams, 0)
+    assert run.stdout.count("\n") == (1 if streams == "| head -1" else 0)
     assert len(results_of(small_pickles)) == 1
     assert (small_pickles / "comparison.png").read_bytes()[:4] == b"\x89PNG"
     if streams == ">&- 2>&- <&-":

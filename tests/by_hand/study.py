@@ -235,20 +235,16 @@ def within_user(folder):
     """Losses within users beside cross-entropy, one epoch each; gains with `interval`.
 
     Rows of a user's day stay together on the stand-in; elsewhere those of a user, who has a row or
-    two a day on KuaiRand. Of millions of rows three seeds of MMOE, and BPR of weight .1 alone.
+    two a day on KuaiRand, where DeepFM is tried too.
     """
-    is_large = folder.facts["rows"]["train"] > 10**6
     unit = "day" if folder.facts["synthetic"] else "user"
-    ways = WITHIN
-    if is_large:
-        ways = {name: way for name, way in ways.items() if way.startswith(("none-", "bpr-0.1-"))}
     rows = {}
-    for script in ("mmoe",) if is_large else ("mmoe", "deepfm"):
+    for script in ("mmoe",) if folder.facts["synthetic"] else ("mmoe", "deepfm"):
         mean = "mean" if script in MULTI_TASK else folder.target
         columns = [f"auc_{mean}", f"uauc_{mean}"]
         more = [f"{score}_{folder.target}" for score in ("logloss", "calibration")]
-        usual = folder.runs(script, "--epochs 1", 3 if is_large else 5)
-        for name, way in {"cross-entropy": None, **ways}.items():
+        usual = folder.runs(script, "--epochs 1")
+        for name, way in {"cross-entropy": None, **WITHIN}.items():
             runs = usual
             if way:
                 flags = f"--epochs 1 --name {script}-{way}-{unit}"
