@@ -51,7 +51,7 @@ def split(log, valid_day, final, place):
 def known_past(raw, log, parts, users, feeds, args):
     """The Past of the log up to the validation day; log: columns with rows of tables."""
     later = None
-    if raw["tests"] and not parts["late"].any():
+    if args.regime == "exposures" and raw["tests"] and not parts["late"].any():
         ids = {
             name: np.concatenate([rows[name] for rows in raw["tests"].values()])
             for name in ("userid", "feedid")

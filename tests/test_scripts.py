@@ -348,17 +348,13 @@ def test_tensorboard_event_files_hold_the_curves(small_pickles, tmp_path):
     assert tags.count("epoch_loss") == 2 and tags.count("epoch_like_auc") == 2
 
 
-@pytest.mark.parametrize(  # test_experiment stops runs at the ends of their epochs
-    "name, flags, number, other", [("ple.py", EXPERTS, signal.SIGTERM, ("--own-experts", "3,2"))]
-)
-def test_a_run_stopped_and_resumed_is_a_run_never_stopped(
-    name, flags, number, other, small_pickles, tmp_path
-):
+def test_a_run_stopped_and_resumed_is_a_run_never_stopped(small_pickles, tmp_path):
+    name, number = "ple.py", signal.SIGTERM  # test_experiment stops runs at the ends of epochs
     folders = [tmp_path / "whole", tmp_path / "stopped"]
     for folder in folders:
         shutil.copytree(small_pickles, folder)
     small = ["--epochs", 4, "--batch-size", 128, "--embedding-dim", 4]  # there is time to stop
-    flags = [*map(str, flags), *map(str, small)]
+    flags = [*map(str, EXPERTS), *map(str, small)]
     run_main(name, "--user-data", folders[0], *flags)
     command = [sys.executable, ROOT / name, "--user-data", folders[1], *flags]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -372,6 +368,7 @@ def test_a_run_stopped_and_resumed_is_a_run_never_stopped(
     assert process.returncode == 130
     assert re.fullmatch(r"stopped after .*: the same command with --resume goes on .*\n", message)
     assert not (folders[1] / "results.csv").exists()
+    other = ("--own-experts", "3,2")
     assert_only_a_whole_run_of_these_settings_is_resumed(name, folders[1], flags, other)
     run = run_main(name, "--user-data", folders[1], *flags, "--resume")
     assert "epoch 1/4" not in run.stdout.splitlines()[1]
