@@ -81,6 +81,8 @@ def bar(about, items=None, total=None, size=None, shown=True):
 
 def complain(sentence):
     """Print the sentence on stderr, over the bar that the failed work may have left on its line."""
+    for drawn in list(getattr(tqdm, "_instances", ())):  # one that Ctrl-C met as it was made, too
+        drawn.disable = True  # or its end would wipe the line after the sentence
     if sys.stderr and sys.stderr.isatty():
         sentence = "\r\033[K" + sentence
     print(sentence, file=sys.stderr)
