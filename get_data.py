@@ -92,6 +92,8 @@ def encode_source(raw, valid_day, args, report):
     """{file name: content} of every pickle, of what read_source gives. Raises InputError."""
     log = raw["log"]
     last_day, parts = split(log, valid_day, args.final, raw["place"] / "user_action.csv")
+    dates = distinct(log["date_"])
+    today = int(np.searchsorted(dates, last_day)) + 1  # days are counted, whatever their numbers
     labelled = raw.get("labelled")
     logs = [log, *([labelled] if labelled else []), *raw["tests"].values()]
     users = np.unique(np.concatenate([distinct(rows["userid"]) for rows in logs]))
@@ -101,7 +103,7 @@ def encode_source(raw, valid_day, args, report):
     columns = {
         "user": rows_of(log.pop("userid"), users),
         "feed": rows_of(log.pop("feedid"), feeds),
-        "day": log.pop("date_"),
+        "day": rows_of(log.pop("date_"), dates),
         **log,
     }
     made = make_features(known_past(raw, columns, parts, users, feeds, args), report)
@@ -112,25 +114,26 @@ def encode_source(raw, valid_day, args, report):
     files |= interactions(columns, parts, made, raw["truth"])
     if not parts["late"].any():  # or the tests would not see the rows that are left out
         for name, rows in raw["tests"].items():
-            files[f"{name}.pkl"] = test_rows(rows, made, users, feeds, last_day + 1)
+            files[f"{name}.pkl"] = test_rows(rows, made, users, feeds, today + 1)
     if labelled and not args.final and (labelled["date_"] == last_day).any():
+        of_day = labelled["date_"] == last_day
+        labelled = {name: column[of_day] for name, column in labelled.items()}
         place = raw["place"] / "test.csv"
-        labelled = labelled_rows(labelled, log, made, users, feeds, last_day, place)
-        files["test.pkl"] = labelled
+        files["test.pkl"] = labelled_rows(labelled, log, made, users, feeds, today, place)
     note = raw["note"]
     if args.regime != "daily":  # its results are no others' equals
         note = note | {"name": f"{note['name']}, regime {args.regime}"}
     files["meta.pkl"] = describe(files, note, made, None if args.final else last_day)
-    tell(report, files, parts, n_unknown, args.min_count)
+    tell(report, files, parts, dates, n_unknown, args.min_count)
     return files
 
 
-def tell(report, files, parts, n_unknown, min_count):
+def tell(report, files, parts, dates, n_unknown, min_count):
     """The last lines of the report: what came out."""
     train = files["train.pkl"]
     n_users = len(files["user.pkl"]["key"]) - 1
     n_feeds = len(files["feed.pkl"]["key"]) - 1
-    days = f"days {train['day'].min()}..{train['day'].max()}"
+    days = f"days {dates[train['day'].min() - 1]}..{dates[train['day'].max() - 1]}"
     report("tables", f"{n_users:,} users, {n_feeds:,} feeds")
     report("training rows", f"{parts['train'].sum():,}, {days}")
     valid_day = files["meta.pkl"]["valid_day"]

@@ -20,12 +20,13 @@ from common.columns import (
 )
 from common.command import InputError, bar
 from common.csvs import LARGEST_ID, MISSING, read_columns, read_header
+from common.features.ids import distinct
 from common.source import unpacking
 
 import numpy as np
 
 TESTS = ("test_a", "test_b")
-LAST_DAY = 999
+MOST_DAYS = 999  # the tables of daily features have a block each
 MIN_WEIGHT = 0.1  # items of a machine list that the machine believes less are left out
 
 
@@ -84,6 +85,10 @@ def read_log(source, name, report):
     if not any(action in log for action in ACTIONS):
         raise InputError(f"{source.path / name} has no column of {', '.join(ACTIONS)}: restore it.")
     days = log["date_"]
+    n_days = len(distinct(days))
+    if n_days > MOST_DAYS:
+        which = f"column date_: it has {n_days:,} different days"
+        raise InputError(f"{source.path / name}, {which}: cut it to {MOST_DAYS} days at most.")
     absent = [column for column in (*ACTIONS, "play") if column not in log]
     without = f"; without {', '.join(absent)}" if absent else ""
     report(name, f"{len(days):,} rows, days {days.min()}..{days.max()}{without}")
@@ -92,7 +97,7 @@ def read_log(source, name, report):
 
 def read_rows(source, name, columns):
     """{column: array} of an action or test file."""
-    within = dict.fromkeys(columns, (0, LARGEST_ID)) | {"date_": (1, LAST_DAY)}
+    within = dict.fromkeys(columns, (0, LARGEST_ID)) | {"date_": (1, LARGEST_ID)}
     within |= dict.fromkeys(EVERY_ACTION, (0, 1))
     return read_columns(source, name, columns, optional=(*EVERY_ACTION, "play"), within=within)
 

@@ -39,12 +39,11 @@ def interactions(log, parts, made, truth):
 
 
 def labelled_rows(rows, log, made, users, feeds, day, place):
-    """The columns of test.csv's rows of a day, those that the log has. Raises InputError."""
+    """The columns of rows of test.csv, of one day, those that the log has. Raises InputError."""
     actions = [name for name in EVERY_ACTION if name in log]
     lacking = [name for name in actions if name not in rows]
     if lacking:
         raise InputError(f"{place} lacks the column {lacking[0]} of user_action.csv: restore it.")
-    rows = {name: column[rows["date_"] == day] for name, column in rows.items()}
     return test_rows(rows, made, users, feeds, day) | {name: rows[name] for name in actions}
 
 

@@ -101,7 +101,7 @@ WORDS = {  # words that stand for no value of these columns
         *("5 6", "0x10", "1_0", "\x009", "9\x009", "一", "\ufffd", "1e-3", "1,5"),
     ],
     ("user_action.csv", ACTIONS): ["2", "255", "256", "-1", "yes", "0.5", ""],
-    ("user_action.csv", ("date_",)): ["0", "1000"],
+    ("user_action.csv", ("date_",)): ["0", "2147483648"],
     ("feed_info.csv", (*FEED_IDS, "feedid")): ["-7", "4.5", "9" * 20, "inf", "seven"],
     ("feed_info.csv", ("videoplayseconds",)): ["inf", "-inf", "1e400", "long"],
     ("feed_info.csv", TAG_LISTS + KEYWORD_LISTS): [

@@ -193,6 +193,29 @@ def test_valid_day_splits_and_leaves_later_days_out(source):
     assert encode(source, "--valid-day", 2, log=log).meta["stamp"] == data.meta["stamp"]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_days_may_have_any_numbers_that_rise(source, seed):
+    rng = np.random.default_rng(seed)
+    highest = (9, 999, 20210630, 2**31 - 1)[seed]
+    dates = np.sort(rng.choice(highest, 3, replace=False)) + 1
+    usual = encode(source)
+    early = encode(source, "--valid-day", 2)
+    log = pd.read_csv(source / "user_action.csv")
+    log["date_"] = dates[log["date_"] - 1]
+    data = encode(source, log=log)
+    assert data.meta["stamp"] == usual.meta["stamp"]  # the hash of all tables and rows
+    assert data.meta["valid_day"] == dates[2] and data.valid["day"].tolist() == [3] * 3
+    middle = encode(source, "--valid-day", dates[1], log=log)
+    assert middle.meta["stamp"] == early.meta["stamp"]
+
+
+def test_more_days_than_a_table_can_hold_are_refused(source):
+    log = pd.read_csv(source / "user_action.csv")
+    log = pd.concat([log.assign(date_=day) for day in range(1, 1001)])
+    with pytest.raises(InputError, match=r"user_action\.csv, column date_: it has 1,000 different"):
+        encode(source, log=log)
+
+
 @pytest.mark.parametrize("day", [1, 2, 3])
 def test_labels_and_play_of_a_day_change_no_feature_of_that_day_or_before(source, day):
     before = encode(source).tables
