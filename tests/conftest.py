@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 KUAIRAND = Path(os.environ.get("KUAIRAND") or ROOT / "data" / "KuaiRand-Pure" / "data")
@@ -30,6 +31,7 @@ if "TF_XLA_FLAGS" not in os.environ:  # workers and scripts compile an equal pro
     os.environ["TF_XLA_FLAGS"] = " ".join(flags)
 
 
+HERE = object()  # among the words of a command: the folder that it makes
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["mmoe", "FocalLoss", "matplotlib.pyplot", "sklearn.metrics"])
 
@@ -106,37 +108,41 @@ def in_terminal(name, *arguments, cwd, interrupt=False):
     return run.wait(), run.stdout.read(), shown.decode()
 
 
+def shared(factory, name, *words):
+    """A folder of files that no test changes, made once for all workers by a script."""
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder = root / name
+    with FileLock(root / f"{name}.lock"):
+        if not folder.exists():
+            begun = root / f"{name}-begun"
+            begun.mkdir()
+            script(*(begun if word is HERE else word for word in words), cwd=begun)
+            begun.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory):
     """The CSVs of the stand-in at its default scale, .1."""
-    folder = tmp_path_factory.mktemp("stand_in")
-    script("data/sample.py", folder, cwd=folder)
-    return folder
+    return shared(tmp_path_factory, "stand_in", "data/sample.py", HERE)
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """The CSVs of a stand-in of 100 users."""
-    folder = tmp_path_factory.mktemp("tiny")
-    script("data/sample.py", folder, "--scale", "0.005", cwd=folder)
-    return folder
+    return shared(tmp_path_factory, "tiny", "data/sample.py", HERE, "--scale", "0.005")
 
 
 @pytest.fixture(scope="session")
 def tiny_made(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny_made")
-    script("get_data.py", tiny, "--out", folder, cwd=folder)
-    return folder
+    return shared(tmp_path_factory, "tiny_made", "get_data.py", tiny, "--out", HERE)
 
 
 @pytest.fixture
 def tiny_pickles(tiny_made, tmp_path):
     """A folder of the tiny stand-in's pickles for one test, which may write into it."""
-    folder = tmp_path / "tiny_pickles"
-    folder.mkdir()
-    for path in tiny_made.iterdir():
-        os.link(path, folder / path.name)
-    return folder
+    return shutil.copytree(tiny_made, tmp_path / "tiny_pickles", copy_function=os.link)
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ python tests/by_hand/peers.py speed USER_DATA [--rounds 5] [--keep NAME]
 
 `search` is for the day before the one that is reported. Each peer has the same number of settings,
 drawn from its own ranges, the first being its defaults; each setting says which dense columns it
-gets: `ours`, what get_data.py made; `simple`, the 43 of `simple_history`; or both. Trees stop where
+gets: `ours`, what get_data.py made; `simple`, the 43 of `simple_history`; or both. With --after
+NAME only the two that were best in the search on the data NAME, such as a tenth of the users, are
+tried (successive halving). Trees stop where
 the searched day's AUC does not rise for 30 rounds, networks at the first epoch in which it does not
 rise, three at most, and both keep the best number. `scores` puts runs of the best into results.csv,
 for study.py; its seconds are of training alone, and its memory of the process. `speed` compares
@@ -47,6 +49,7 @@ PACKAGES = ("deepctr==0.9.4", "tf_keras==2.21.0", "setuptools<81", "lightgbm==4.
 PLACE = ROOT / "user_data" / ".peers"
 FOUND = RECORDS / "peers.csv"
 BUDGET = 8  # settings that each peer is tried with
+HALVED = 2  # of them, those that go on from a small data set to the whole
 EPOCHS = 3  # of a network, at most
 TREES = 1000  # of a task, at most
 DEFAULTS = {"columns": "ours"}
@@ -301,12 +304,28 @@ def searched():
     return pd.read_csv(FOUND) if FOUND.exists() else pd.DataFrame(columns=columns)
 
 
-def search(folder, peers):
-    """Try the settings of each peer that peers.csv lacks on this folder's data."""
+def ranked(peer, name, day):
+    """The rows of a peer's search on the data of this name and this day, the best last."""
+    table = searched()
+    table = table[(table["data"] == name) & (table["peer"] == peer) & (table["valid_day"] == day)]
+    return table.sort_values("auc_mean")
+
+
+def search(folder, peers, after=None):
+    """Try the settings of each peer that peers.csv lacks on this folder's data.
+
+    after: the name of the data whose search has chosen which settings are tried; None for all.
+    """
     meta = load(folder).meta
     where = {"data": meta["name"], "valid_day": meta["valid_day"]}
     for peer in peers:
-        for chosen in drawn(peer):
+        settings = drawn(peer)
+        if after:
+            found = ranked(peer, after, meta["valid_day"])
+            if not len(found):
+                raise InputError(f"peers.csv has no search of {peer} on {after}: make it first.")
+            settings = [json.loads(text) for text in found["settings"][: -HALVED - 1 : -1]]
+        for chosen in settings:
             row = where | {"peer": peer, "settings": json.dumps(chosen, sort_keys=True)}
             table = searched()
             if (table[list(row)] == list(row.values())).all(axis=1).any():
@@ -321,15 +340,12 @@ def search(folder, peers):
 
 
 def best_of(peer, folder):
-    """The best settings of the search on the data of a folder. Raises InputError."""
+    """The best settings of the search on a folder's data, the day before. Raises InputError."""
     meta = load(folder).meta
-    table = searched()
-    table = table[(table["data"] == meta["name"]) & (table["peer"] == peer)]
-    table = table[table["valid_day"] < meta["valid_day"]]
+    table = ranked(peer, meta["name"], meta["valid_day"] - 1)
     if not len(table):
-        raise InputError(f"peers.csv has no search of {peer} on a day before: run `search` first.")
-    best = table.sort_values("auc_mean").iloc[-1]
-    return json.loads(best["settings"]) | json.loads(best["length"])
+        raise InputError(f"peers.csv has no search of {peer} on the day before: `search` first.")
+    return json.loads(table["settings"].iloc[-1]) | json.loads(table["length"].iloc[-1])
 
 
 def scores(folder, peers, rounds):
@@ -404,6 +420,7 @@ def main(argv=None):
     parser.add_argument("study", choices=["search", "scores", "speed"])
     parser.add_argument("folder", nargs="+", help="folders of pickles")
     parser.add_argument("--peers", default=",".join(SPACE), help="those that take part")
+    parser.add_argument("--after", metavar="NAME", help="the data whose search chose the settings")
     parser.add_argument("--rounds", type=int, default=5, help="seeds")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1024, 10240])
     parser.add_argument("--keep", metavar="NAME", help="the table of the speeds in the record")
@@ -414,7 +431,7 @@ def main(argv=None):
     peers = args.peers.split(",")
     for folder in args.folder:
         if args.study == "search":
-            search(folder, peers)
+            search(folder, peers, args.after)
         elif args.study == "scores":
             scores(folder, peers, args.rounds)
         else:

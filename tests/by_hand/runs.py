@@ -5,6 +5,7 @@ import re
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -61,14 +62,16 @@ class Folder:
         """
         words = ["--user-data", str(self.path), "--quiet", *flags.split()]
         settings = parse(import_module(script).Settings, None, words)
-        missing = set(range(seeds)) - set(self.runs_of(settings).index)
+        found = self.runs_of(settings)
+        missing = set(range(seeds)) - set(found.index)
         if missing and not self.is_live:
             words = f"{script} {flags} with seed {min(missing)}"
             raise InputError(f"{self.path} lacks the run of {words}: keep it anew.")
         if missing:
             first = min(missing)
             apart(way or train, script, replace(settings, seed=first, runs=seeds - first))
-        return self.runs_of(settings).loc[list(range(seeds))]
+            found = self.runs_of(settings)
+        return found.loc[list(range(seeds))]
 
     def runs_of(self, settings):
         """The runs of these settings, known by their flags, by seed."""
@@ -79,17 +82,16 @@ class Folder:
         return self.by_seed(rows.loc[[target in tasks.split(",") for tasks in rows["tasks"]]])
 
     def rows(self):
-        """The rows of results.csv of these data."""
-        rows = results.read(self.path)
-        rows = rows if len(rows) else pd.DataFrame(columns=results.REQUIRED)
+        """The rows of results.csv of these data, as `typed`."""
+        path = self.path / results.NAME
+        rows = typed(self.path, path.stat().st_mtime_ns if path.exists() else None)
         return rows[rows["fingerprint"] == self.facts["fingerprint"]]
 
     def by_seed(self, rows):
         """The latest row of each seed: numbers, auc_by_epoch as text, and the means over tasks."""
-        rows = rows.assign(seed=rows["seed"].astype(int)).drop_duplicates("seed", keep="last")
-        rows = rows.set_index("seed").sort_index()
-        numbers = {name: pd.to_numeric(rows[name], errors="coerce") for name in rows}
-        return self.with_means(pd.DataFrame(numbers)).assign(auc_by_epoch=rows.get("auc_by_epoch"))
+        rows = rows.drop_duplicates("seed", keep="last").set_index("seed").sort_index()
+        numbers = rows.select_dtypes("number")
+        return self.with_means(numbers).assign(auc_by_epoch=rows.get("auc_by_epoch"))
 
     def with_means(self, scores):
         """The table with columns more: auc_mean and so on."""
@@ -124,12 +126,24 @@ class Folder:
     def keep(self, name):
         """Write the record `name`: the latest of equal runs, and the facts."""
         rows = self.rows().drop_duplicates(["model", "settings", "seed", "tasks"], keep="last")
+        rows = results.read(self.path).loc[rows.index]  # as they were written
         place = RECORDS / name
         place.mkdir(parents=True, exist_ok=True)
         columns = [column for column in rows if (rows[column] != "").any()]
         rows[columns].to_csv(place / results.NAME, index=False, lineterminator="\n")
         facts = json.dumps(self.facts, indent=1) + "\n"
         (place / "data.json").write_text(facts, encoding="utf-8")
+
+
+@cache
+def typed(folder, changed):
+    """The rows of a folder's results.csv as it was at a time; columns of numbers are such."""
+    rows = results.read(folder)
+    if not len(rows):
+        return pd.DataFrame(columns=results.REQUIRED)
+    numbers = rows.apply(pd.to_numeric, errors="coerce")
+    are = (numbers.isna() == (rows == "")).all() & numbers.notna().any()
+    return rows.assign(**numbers.loc[:, are]).astype({"seed": int})
 
 
 def shown(name):

@@ -3,7 +3,7 @@
 The contest ranks within users, and no script trains for it. A way is LOSS-WEIGHT-SHARE-UNIT:
 cross-entropy plus WEIGHT times the LOSS, where a SHARE of the units keep their rows together in an
 epoch's order, so that a batch has pairs to compare; a unit is a `user` or a user's `day`. For a
-positive i of a unit, over the rows j of its unit in the batch, with logits s:
+positive i of a unit, over the rows j of its unit that stand beside it in the batch, with logits s:
 
     bpr       mean over negatives j of log(1 + exp(s_j - s_i))   (Rendle et al., UAI 2009)
     softmax   -log(exp(s_i) / sum_j exp(s_j))                    (InfoNCE, the unit its context)
@@ -34,19 +34,27 @@ def kept_together(codes, share, rng):
 
 
 def within_unit(kind, labels, scores, units):
-    """The loss of a batch, a number: labels 0/1, scores and units (batch,)."""
+    """The loss of a batch, a number: labels 0/1, scores and units (batch,).
+
+    Only BPR compares pairs, of at most a quarter of the rows as positives with all others.
+    """
     import tensorflow as tf
 
-    same = tf.cast(units[:, None] == units[None, :], tf.float32)  # (batch, batch)
+    n_rows = units.shape[0]
+    run = tf.cumsum(tf.cast(tf.concat([[False], units[1:] != units[:-1]], 0), tf.int32))
     if kind == "bpr":
-        against = same * (1 - labels)[None, :]
-        each = tf.nn.softplus(scores[None, :] - scores[:, None])
-        found = tf.reduce_sum(against * each, 1) / tf.maximum(tf.reduce_sum(against, 1), 1)
-        return tf.reduce_mean(labels * found)
+        is_positive, place = tf.math.top_k(labels, max(n_rows // 4, 1))
+        others = (tf.gather(run, place)[:, None] == run[None, :]) & (labels == 0)[None, :]
+        others = tf.cast(others, tf.float32)  # (positives, batch)
+        each = tf.nn.softplus(scores[None, :] - tf.gather(scores, place)[:, None])
+        mean = tf.reduce_sum(others * each, 1) / tf.maximum(tf.reduce_sum(others, 1), 1)
+        return tf.reduce_sum(is_positive * mean) / n_rows
 
     def log_share(values):
-        each = tf.where(same > 0, values[None, :], -1e9)
-        return tf.reduce_logsumexp(each, 1) - values
+        top = tf.stop_gradient(tf.math.unsorted_segment_max(values, run, n_rows))
+        each = tf.exp(values - tf.gather(top, run))
+        total = tf.math.unsorted_segment_sum(each, run, n_rows)
+        return tf.gather(top + tf.math.log(tf.maximum(total, 1e-30)), run) - values
 
     found = tf.reduce_mean(labels * log_share(scores))
     return found if kind == "softmax" else found + tf.reduce_mean((1 - labels) * log_share(-scores))
