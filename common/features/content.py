@@ -86,14 +86,26 @@ def reduce_embeddings(embeddings, rows, seen):
     rows: of each embedding in the feeds' table, 0 to leave it out. seen: bool (feeds,). Feeds
     without an embedding get zeros.
     """
-    from sklearn.decomposition import PCA
-
     fitted_on = embeddings[seen[rows]]
     width = min(WIDTH, *fitted_on.shape) if len(fitted_on) > 1 else 0  # one feed differs from none
     reduced = np.zeros((len(seen), width), np.float32)
     if width:
-        pca = PCA(width, svd_solver="covariance_eigh").fit(fitted_on)
-        deviation = np.sqrt(max(pca.explained_variance_[0], 1e-12))
-        reduced[rows] = pca.transform(embeddings) / deviation
+        axes, mean, deviation = principal_axes(fitted_on, width)
+        reduced[rows] = (embeddings @ axes.T - mean @ axes.T) / deviation
         reduced[0] = 0
     return reduced
+
+
+def principal_axes(vectors, n):
+    """PCA of vectors (rows, dim): n axes (n, dim), the mean (dim,), the deviation along the first.
+
+    The sign of an axis is that in which its largest part is positive. It is written out, since
+    importing scikit-learn takes longer.
+    """
+    mean = vectors.mean(axis=0)
+    covariance = vectors.T @ vectors - len(vectors) * mean[:, None] * mean
+    variances, axes = np.linalg.eigh(covariance / (len(vectors) - 1))  # the smallest first
+    axes = axes.T[::-1]
+    largest = np.abs(axes).argmax(axis=1)
+    axes = axes * np.sign(axes[np.arange(len(axes)), largest])[:, None]
+    return axes[:n], mean, np.sqrt(max(variances[-1], 1e-12))
