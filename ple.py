@@ -89,7 +89,8 @@ def own_experts(tasks, settings):
     if len(numbers) == 1:
         return dict.fromkeys(tasks, numbers[0])
     if len(numbers) != len(tasks):
-        raise InputError(f"--own-experts names {len(numbers)} tasks: it is {', '.join(tasks)}.")
+        names = ", ".join(tasks)
+        raise InputError(f"--own-experts gives {len(numbers)} numbers for the tasks {names}.")
     return dict(zip(tasks, numbers, strict=True))
 
 

@@ -14,8 +14,6 @@ from common.scores import mean_and_spread, mean_auc, score_tasks
 import keras
 import numpy as np
 
-SOME = 10_000  # rows
-
 
 class RenewedEmbeddings(keras.callbacks.Callback):
     """New embeddings at the start of each epoch but the first; the network stays as it is.
@@ -51,8 +49,7 @@ class TrainingLog(keras.callbacks.Callback):
         """data: a Data, whose validation rows are scored; target: the line's task, "" for usual."""
         super().__init__()
         self.data = data
-        some = {name: column[:SOME] for name, column in data.train.items()}
-        self.rows = data.valid or some  # where every day is trained on, none validates
+        self.rows = data.valid or data.first_rows  # where every day is trained on, none validates
         self.target = target or data.first_task
         self.verbose = verbose
         self.losses = []

@@ -164,12 +164,8 @@ def told(error):
     """What an OSError says to the user."""
     remedies = {
         **dict.fromkeys(FULL, "make room on the disk"),
-        errno.EACCES: "check its permissions",
-        errno.EPERM: "check its permissions",
-        errno.EROFS: "check its permissions",
-        errno.ENOENT: "check the path",
-        errno.ENOTDIR: "check the path",
-        errno.EISDIR: "check the path",
+        **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions"),
+        **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR), "check the path"),
     }
     code = error.errno or errno.ENOSPC  # NumPy gives no number where it could not write everything
     place = error.filename or "writing"

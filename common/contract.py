@@ -3,7 +3,6 @@
 Nothing downstream checks again.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -11,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from common.command import InputError
-from common.pickles import FIRST, VERSION, read
+from common.pickles import FIRST, VERSION, read, stamp_of
 from common.schema import (
     check_column,
     check_key,
@@ -25,6 +24,7 @@ from common.schema import (
 import numpy as np
 
 MANY_ROWS = 500  # training rows an id, from which embeddings may see their rows again
+SOME = 10_000  # rows
 LONG = 1000  # steps that are enough to train a network
 
 
@@ -78,6 +78,11 @@ class Data:
         return rows.get(self.meta["group"])
 
     @cached_property
+    def first_rows(self):
+        """The first SOME training rows."""
+        return {name: column[:SOME] for name, column in self.train.items()}
+
+    @cached_property
     def has_few_ids(self):
         """Whether training has many rows for each id, so that embeddings learn no row by heart."""
         names = {f["vocabulary"] for f in self.features.values() if "vocabulary" in f}
@@ -95,26 +100,10 @@ class Data:
     @cached_property
     def fingerprint(self):
         """A short hash of all that scores depend on: equal for equal data only."""
-        digest = hashlib.blake2b(digest_size=8)
-
-        def add(name, value):
-            digest.update(name.encode())
-            if isinstance(value, dict):
-                for key in sorted(value):
-                    add(key, value[key])
-            elif isinstance(value, np.ndarray):
-                digest.update(f"{value.dtype} {value.shape}".encode())
-                digest.update(np.ascontiguousarray(value).view(np.uint8).reshape(-1))
-            else:
-                digest.update(repr(value).encode())
-
-        add("tables", self.tables)
-        add("train", self.train)
-        add("valid", self.valid)
-        if self.test:
-            add("test", self.test)
-        add("meta", {key: self.meta[key] for key in ("features", "group", "vocabularies")})
-        return digest.hexdigest()
+        parts = {"tables": self.tables, "train": self.train, "valid": self.valid}
+        parts |= {"test": self.test} if self.test else {}
+        about = {key: self.meta[key] for key in ("features", "group", "vocabularies")}
+        return stamp_of(parts | {"meta": about})
 
     def log_odds(self, task):
         """Log odds of `task` over the training rows, half a row added to each class."""

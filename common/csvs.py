@@ -24,8 +24,8 @@ def read_columns(source, name, columns, optional=(), text=(), real=(), within=No
     """{column: array} of a CSV: int64, float64 for the columns in `real`, strings for `text`.
 
     An empty id of FEED_IDS is MISSING, an empty real NaN, an empty string "". Columns in `optional`
-    may be absent. within: {column: (low, high)} for whole numbers that have bounds; they are uint8
-    or int32, whichever holds them. Raises InputError naming file, row and column.
+    may be absent. within: {column: (low, high)} for whole numbers that have bounds; they are uint8,
+    int32 or int64, whichever holds them. Raises InputError naming file, row and column.
     """
     parts = {}
     for chunk in read_chunks(source, name, columns, optional, text, real, within):

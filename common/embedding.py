@@ -31,18 +31,14 @@ def specify(data, latest=False):
         if group:
             kinds[kind], arrays = KINDS[kind].specify(data, group, first, latest)
             frozen |= arrays
-    inputs = [name if table is None else table for name, table in tables_of(data)]
+    inputs = []
+    for name, feature in features.items():
+        inputs.append(feature["table"] or name)
+        if feature["kind"] == "dot":
+            inputs.append(data.meta["features"][feature["with"]]["table"])
     if not latest and any(feature.get("daily") for feature in features.values()):
         inputs.append("day")
     return {"inputs": list(dict.fromkeys(inputs)), "n_rows": n_rows, "kinds": kinds}, frozen
-
-
-def tables_of(data):
-    """(feature, its table or None) of all features, both tables of a dot product."""
-    for name, feature in data.features.items():
-        yield name, feature["table"]
-        if feature["kind"] == "dot":
-            yield name, data.meta["features"][feature["with"]]["table"]
 
 
 class LookUp:

@@ -4,8 +4,7 @@ import hashlib
 import os
 import pickle
 import shutil
-import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from common import safe_pickle
@@ -47,30 +46,32 @@ def write_all(folder, objects):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     remove_left_behind(folder)
-    prefix = f".writing-{os.getpid()}-"
-    with naming(folder), tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as aside:
+    with ExitStack() as renamed:
         for name, content in objects.items():
-            with open(Path(aside, name), "wb") as file:
+            place = renamed.enter_context(beside(folder / name))
+            with open(place, "wb") as file:
                 pickle.dump(content, file, protocol=5)
                 file.flush()
                 os.fsync(file.fileno())
-        for name in objects:
-            os.replace(Path(aside, name), os.path.realpath(folder / name))
 
 
-def stamp_of(files):
-    """A short hash of every name and array: equal for equal data, whenever it was made."""
+def stamp_of(parts):
+    """A short hash of {name: value}, of dicts and arrays in it: equal for equal data only."""
     digest = hashlib.blake2b(digest_size=8)
 
-    def add(content):
-        for name in sorted(content):
-            digest.update(name.encode())
-            if isinstance(content[name], dict):
-                add(content[name])
-            else:
-                digest.update(np.ascontiguousarray(content[name]))
+    def add(name, value):
+        digest.update(name.encode())
+        if isinstance(value, dict):
+            for key in sorted(value):
+                add(key, value[key])
+        elif isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype} {value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).view(np.uint8).reshape(-1))
+        else:
+            digest.update(repr(value).encode())
 
-    add(files)
+    for name, value in parts.items():
+        add(name, value)
     return digest.hexdigest()
 
 

@@ -29,7 +29,8 @@ class Dropout(keras.layers.Dropout):
         high = tf.cast(tf.bitwise.right_shift(bits, 16), tf.uint16)
         # XLA keeps tensors that it joins, and does not hash again in each loop that reads them
         bits = tf.reshape(tf.concat([low, high], axis=0)[:n], tf.shape(inputs))
-        return tf.where(bits >= round(self.rate * 65536), inputs / (1 - self.rate), 0.0)
+        left_out = min(round(self.rate * 65536), 65535)
+        return tf.where(bits >= left_out, inputs / (1 - self.rate), 0.0)
 
 
 def scrambled(bits):

@@ -167,7 +167,8 @@ def predict(path, csv, out):
     """Score a CSV with the model in `path`; the number of its rows.
 
     `out` gets the CSV's columns that the model takes, in its order, and a column a task, 6
-    decimals. A dense feature of several numbers has the columns NAME_0, NAME_1, ...
+    decimals. A dense feature of several numbers has the columns NAME_0, NAME_1, ...; an empty one
+    is unknown, and counts as 0.
     """
     import pandas as pd
 
@@ -183,8 +184,9 @@ def predict(path, csv, out):
     real = [part for owner, group in columns.items() if owner in floats for part in group]
     within = {part: (-(2**62), 2**62) for part in every if part not in real}
     rows = read_columns(source, name, every, real=real, within=within)
+    known = rows | {part: np.nan_to_num(rows[part]) for part in real}
     inputs = {
-        owner: np.column_stack([rows[part] for part in group]) if wide[owner] else rows[owner]
+        owner: np.column_stack([known[part] for part in group]) if wide[owner] else known[owner]
         for owner, group in columns.items()
     }
     with source.open(name) as file:

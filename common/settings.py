@@ -131,9 +131,7 @@ def reader_of(item):
         try:
             return kind(word.strip())
         except ValueError:
-            raise InputError(
-                f"{flag_of(item.name)} takes {range_of(item)}, and {word!r} is none."
-            ) from None
+            return word  # which `check` refuses
 
     if is_tuple(item):
         return lambda words: tuple(read(word) for word in words.split(",") if words)

@@ -333,6 +333,12 @@ def test_renewed_embeddings_are_drawn_anew_and_the_network_stays():
         np.testing.assert_array_equal(before, after)
 
 
+def test_dropout_of_nearly_all_leaves_some():
+    layer = Dropout(1 - 2**-30)
+    some = layer(tf.ones((1000, 1000)), training=True).numpy() > 0  # one in 65536
+    assert 1 <= some.sum() < 60
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_dropout_leaves_out_its_share_anew_at_each_step_and_keeps_the_mean(rate):
     keras.utils.set_random_seed(0)

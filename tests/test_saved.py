@@ -245,13 +245,15 @@ def test_a_table_of_ones_own_is_learned_and_predicted(tmp_path):
     run = run_main("ple.py", "--user-data", tmp_path, "--batch-size", 64)
     last = run.stdout.splitlines()[-1].split()
     assert last[0] == "click" and 0.77 < float(last[-1]) < 0.85
-    table = pd.DataFrame({"site": [2, 3, 999, -5], "price_0": 0.5, "price_1": [0.0, 1, 2, 3]})
+    numbers = [0.0, 1, 2, 3, np.nan]
+    table = pd.DataFrame({"site": [2, 3, 999, -5, 2], "price_0": 0.5, "price_1": numbers})
     table.to_csv(tmp_path / "rows.csv", index=False)
     flags = ("--user-data", tmp_path, "--predict", tmp_path / "rows.csv")
     run_main("ple.py", *flags, "--out", tmp_path / "out.csv")
     found = pd.read_csv(tmp_path / "out.csv")
     assert list(found)[:3] == ["site", "price_0", "price_1"]
     assert found.click[1] > found.click[0] > 0  # 3 % 4 is more than 2 % 4
+    assert found.click[4] == found.click[0] and np.isnan(found.price_1[4])
     model = saved.load(tmp_path / "ple.keras")
     unknown = {"site": np.array([1, 999]), "price": np.zeros((2, 2))}
     scores = saved.probabilities(model, unknown)["click"]

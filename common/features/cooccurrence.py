@@ -1,6 +1,7 @@
 """Vectors of users and of feeds by who saw what, where there are no feed embeddings.
 
-Of the training rows; in the regime `exposures` of the validation day's too (`Past.known_views`).
+Of the training rows; in the regime `exposures` of the validation day's too, or of the tests' where
+no day validates (`Past.known_views`).
 
 The axes of correspondence analysis: the singular vectors of the views, each view divided by the
 roots of its user's and of its feed's number of them, and the vectors divided by that root again.

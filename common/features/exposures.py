@@ -6,8 +6,6 @@ n) / 3, n being the user's rows of the day but one, and for feeds and authors th
 per 10,000 rows of the day. But one: so many others a row of the day has, and 0 has who comes once.
 """
 
-from common.features import Feature
-
 import numpy as np
 
 ABOUT = "of users, feeds and authors by their rows of the day itself: the regime exposures"
@@ -17,10 +15,7 @@ ROWS = 10_000  # per how many rows of a day its views are counted
 def features(past, made):
     if past.regime != "exposures":
         return {}
-    sizes = {"user": past.n_users, "feed": past.n_feeds, "author": len(past.authors)}
-    tables = {
-        name: np.zeros((past.n_days + 1, size, 1), np.float16) for name, size in sizes.items()
-    }
+    tables = past.daily_tables(1)
     for day in range(1, past.n_days + 1):
         user, feed = past.shown_on(day)
         views = np.bincount(feed, minlength=past.n_feeds)
@@ -29,11 +24,4 @@ def features(past, made):
         for name, count in counts.items():
             unit = 1 if name == "user" else ROWS / max(len(feed), 1)
             tables[name][day, :, 0] = np.log1p(np.maximum(count - 1, 0) * unit) / 3
-    about = {"kind": "dense", "daily": True, "columns": ("rows",)}
-    return {
-        "user_exposures": Feature(table="user", values=tables["user"], **about),
-        "feed_exposures": Feature(table="feed", values=tables["feed"], **about),
-        "author_exposures": Feature(
-            table="feed", values=past.spread_to_feeds(tables["author"]), **about
-        ),
-    }
+    return past.daily_features("exposures", tables, ("rows",))

@@ -6,7 +6,6 @@ sum of its viewers' smoothed rates, since who happened to see a feed says more t
 """
 
 from common.command import bar
-from common.features import Feature
 from common.features.past import RunningSums, smoothed_rates
 
 import numpy as np
@@ -17,11 +16,7 @@ SHRINKAGE = 2  # positives and expected positives are both counted as if this ma
 
 def features(past, made):
     actions = list(past.labels)
-    sizes = {"user": past.n_users, "feed": past.n_feeds, "author": len(past.authors)}
-    shape = (past.n_days + 1, len(actions) + 1)
-    tables = {
-        name: np.zeros((shape[0], size, shape[1]), np.float16) for name, size in sizes.items()
-    }
+    tables = past.daily_tables(len(actions) + 1)
     users = RunningSums(past, "user")
     feeds = RunningSums(past, "feed")
     by_author = past.author_sums
@@ -38,14 +33,7 @@ def features(past, made):
         tables["user"][today, :, -1] = np.log1p(users.rows) / 10
         tables["feed"][today, :, -1] = np.log1p(feeds.rows) / 10
         tables["author"][today, :, -1] = np.log1p(by_author @ feeds.rows) / 10
-    about = {"kind": "dense", "daily": True, "columns": (*actions, "rows")}
-    return {
-        "user_history": Feature(table="user", values=tables["user"], **about),
-        "feed_history": Feature(table="feed", values=tables["feed"], **about),
-        "author_history": Feature(
-            table="feed", values=past.spread_to_feeds(tables["author"]), **about
-        ),
-    }
+    return past.daily_features("history", tables, (*actions, "rows"))
 
 
 def log_lifts(positives, expected, m=SHRINKAGE):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from common.csvs import MISSING
+from common.features import Feature
 from common.features.ids import rows_of
 
 import numpy as np
@@ -80,10 +81,24 @@ class Past:
         ones = np.ones(self.n_feeds, np.float32)
         return csr_array((ones, (self.author, np.arange(self.n_feeds))))
 
-    def spread_to_feeds(self, values):
-        """Each author's values for its feeds, zeros for no author: (days, authors, n) -> feeds."""
-        values[:, self.authors == MISSING] = 0
-        return values[:, self.author]
+    def daily_tables(self, width):
+        """{entity: zeros, float16 (days + 1, its rows, width)} of users, feeds and authors."""
+        sizes = {"user": self.n_users, "feed": self.n_feeds, "author": len(self.authors)}
+        return {
+            name: np.zeros((self.n_days + 1, n, width), np.float16) for name, n in sizes.items()
+        }
+
+    def daily_features(self, group, tables, columns):
+        """{ENTITY_GROUP: Feature} of such tables; a feed has its author's, zeros without one."""
+        tables["author"][:, self.authors == MISSING] = 0
+        values = tables | {"author": tables["author"][:, self.author]}
+        about = {"kind": "dense", "daily": True, "columns": columns}
+        return {
+            f"{name}_{group}": Feature(
+                table="user" if name == "user" else "feed", values=table, **about
+            )
+            for name, table in values.items()
+        }
 
     @cached_property
     def lengths(self):

@@ -4,7 +4,6 @@ Before each day stands the mean of the watch times of the rows so far (`Past.wat
 of feeds and authors less what each of their viewers watches of anything. It needs `play`.
 """
 
-from common.features import Feature
 from common.features.past import SMOOTHING, RunningSums
 
 import numpy as np
@@ -15,11 +14,7 @@ ABOUT = "of users, feeds and authors over strictly earlier days"
 def features(past, made):
     if past.play is None:
         return {}
-    tables = {
-        name: np.zeros((past.n_days + 1, size, 1), np.float16)
-        for name, size in (("user", past.n_users), ("feed", past.n_feeds))
-    }
-    tables["author"] = np.zeros((past.n_days + 1, len(past.authors), 1), np.float16)
+    tables = past.daily_tables(1)
     users = RunningSums(past, "user")
     feeds = RunningSums(past, "feed")
     by_author = past.author_sums
@@ -36,11 +31,4 @@ def features(past, made):
         tables["feed"][today, :, 0] = surplus / (feeds.rows + SMOOTHING)
         author_rows = by_author @ feeds.rows + SMOOTHING
         tables["author"][today, :, 0] = by_author @ surplus / author_rows
-    about = {"kind": "dense", "daily": True, "columns": ("watch_time",)}
-    return {
-        "user_watch_time": Feature(table="user", values=tables["user"], **about),
-        "feed_watch_time": Feature(table="feed", values=tables["feed"], **about),
-        "author_watch_time": Feature(
-            table="feed", values=past.spread_to_feeds(tables["author"]), **about
-        ),
-    }
+    return past.daily_features("watch_time", tables, ("watch_time",))
