@@ -29,44 +29,31 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 
 
-def split(log, valid_day, final, place):
-    """(last day that is used, {part: bool (rows,)}) of the log. Raises InputError.
-
-    The last day validates; with `final` it is trained on like all others.
-    """
-    day = log["date_"]
-    if final:
-        every = np.ones(len(day), bool)
-        return int(day.max()), {"train": every, "valid": ~every, "late": ~every}
-    valid_day = int(day.max()) if valid_day is None else valid_day
-    parts = {"train": day < valid_day, "valid": day == valid_day, "late": day > valid_day}
-    if not (parts["train"].any() and parts["valid"].any()):
+def last_day_of(days, valid_day, final, place):
+    """The last day that is used: it validates, with `final` it is trained on. Raises InputError."""
+    last = int(days.max()) if valid_day is None else valid_day
+    if not (final or ((days == last).any() and (days < last).any())):
         raise InputError(
-            f"{place}: validating day {valid_day} needs rows on that day and on a day before: "
+            f"{place}: validating day {last} needs rows on that day and on a day before: "
             "choose another --valid-day or get the file again."
         )
-    return valid_day, parts
+    return last
 
 
-def known_past(raw, log, parts, users, feeds, args):
-    """The Past of the log up to the validation day; log: columns with rows of tables."""
+def known_past(raw, log, train, tests, users, feeds, args):
+    """The Past of a log whose columns hold rows of tables; train: bool (rows,)."""
     later = None
-    if args.regime == "exposures" and raw["tests"] and not parts["late"].any():
+    if args.regime == "exposures" and tests:
         ids = {
-            name: np.concatenate([rows[name] for rows in raw["tests"].values()])
+            name: np.concatenate([rows[name] for rows in tests.values()])
             for name in ("userid", "feedid")
         }
         later = rows_of(ids["userid"], users), rows_of(ids["feedid"], feeds)
-    use = slice(None) if not parts["late"].any() else ~parts["late"]
-    actions = [name for name in EVERY_ACTION if name in log]
     return Past(
-        day=log["day"][use],
-        user=log["user"][use],
-        feed=log["feed"][use],
-        device=log["device"][use],
-        labels={name: log[name][use] for name in actions},
-        play=log["play"][use] if "play" in log else None,
-        train=parts["train"][use],
+        **{name: log[name] for name in ("day", "user", "feed", "device")},
+        labels={name: log[name] for name in EVERY_ACTION if name in log},
+        play=log.get("play"),
+        train=train,
         user_ids=users,
         feed_ids=feeds,
         info=raw["feeds"],
@@ -90,9 +77,9 @@ def make_features(past, report):
 
 def encode_source(raw, valid_day, args, report):
     """{file name: content} of every pickle, of what read_source gives. Raises InputError."""
-    log = raw["log"]
-    last_day, parts = split(log, valid_day, args.final, raw["place"] / "user_action.csv")
+    log = dict(raw["log"])
     dates = distinct(log["date_"])
+    last_day = last_day_of(log["date_"], valid_day, args.final, raw["place"] / "user_action.csv")
     today = int(np.searchsorted(dates, last_day)) + 1  # days are counted, whatever their numbers
     labelled = raw.get("labelled")
     logs = [log, *([labelled] if labelled else []), *raw["tests"].values()]
@@ -100,21 +87,26 @@ def encode_source(raw, valid_day, args, report):
     logs.append(raw["feeds"])
     feeds = np.unique(np.concatenate([distinct(rows["feedid"]) for rows in logs]))
     n_unknown = int((rows_of(log["feedid"], np.sort(raw["feeds"]["feedid"])) == 0).sum())
-    columns = {
+    use = log["date_"] <= last_day
+    tests = raw["tests"] if use.all() else {}  # or they would not see the rows that are left out
+    truth = raw["truth"]
+    if not use.all():
+        log, truth = ({name: c[use] for name, c in columns.items()} for columns in (log, truth))
+    log = {
         "user": rows_of(log.pop("userid"), users),
         "feed": rows_of(log.pop("feedid"), feeds),
         "day": rows_of(log.pop("date_"), dates),
         **log,
     }
-    made = make_features(known_past(raw, columns, parts, users, feeds, args), report)
+    train = log["day"] < today + args.final
+    made = make_features(known_past(raw, log, train, tests, users, feeds, args), report)
 
     files = tables_of(made, users, feeds)
     known = {f.vocabulary: f.known for f in made.values() if f.vocabulary is not None}
     files["vocabularies.pkl"] = known
-    files |= interactions(columns, parts, made, raw["truth"])
-    if not parts["late"].any():  # or the tests would not see the rows that are left out
-        for name, rows in raw["tests"].items():
-            files[f"{name}.pkl"] = test_rows(rows, made, users, feeds, today + 1)
+    files |= interactions(log, train, made, truth)
+    for name, rows in tests.items():
+        files[f"{name}.pkl"] = test_rows(rows, made, users, feeds, today + 1)
     if labelled and not args.final and (labelled["date_"] == last_day).any():
         of_day = labelled["date_"] == last_day
         labelled = {name: column[of_day] for name, column in labelled.items()}
@@ -124,25 +116,25 @@ def encode_source(raw, valid_day, args, report):
     if args.regime != "daily":  # its results are no others' equals
         note = note | {"name": f"{note['name']}, regime {args.regime}"}
     files["meta.pkl"] = describe(files, note, made, None if args.final else last_day)
-    tell(report, files, parts, dates, n_unknown, args.min_count)
+    tell(report, files, dates, int((~use).sum()), n_unknown, args.min_count)
     return files
 
 
-def tell(report, files, parts, dates, n_unknown, min_count):
+def tell(report, files, dates, n_late, n_unknown, min_count):
     """The last lines of the report: what came out."""
     train = files["train.pkl"]
     n_users = len(files["user.pkl"]["key"]) - 1
     n_feeds = len(files["feed.pkl"]["key"]) - 1
     days = f"days {dates[train['day'].min() - 1]}..{dates[train['day'].max() - 1]}"
     report("tables", f"{n_users:,} users, {n_feeds:,} feeds")
-    report("training rows", f"{parts['train'].sum():,}, {days}")
+    report("training rows", f"{len(train['day']):,}, {days}")
     valid_day = files["meta.pkl"]["valid_day"]
     if valid_day is None:
         report("validation rows", "none: every labelled day is trained on")
     else:
-        late = f"; {parts['late'].sum():,} rows of later days and the test files left out"
-        late = late if parts["late"].any() else ""
-        report("validation rows", f"{parts['valid'].sum():,}, day {valid_day}{late}")
+        late = f"; {n_late:,} rows of later days and the test files left out" if n_late else ""
+        n_valid = len(files["valid.pkl"]["day"])
+        report("validation rows", f"{n_valid:,}, day {valid_day}{late}")
     if "test.pkl" in files:
         n_test = len(files["test.pkl"]["day"])
         report("test rows", f"{n_test:,} of test.csv, day {valid_day}, to be scored at the end")
@@ -226,8 +218,7 @@ def run(args, out):
     for folder in folders:
         refuse_another_table(folder)
     for folder, day in folders.items():
-        log = dict(raw["log"])
-        files = encode_source(raw | {"log": log}, day, args, report)
+        files = encode_source(raw, day, args, report)
         write_all(folder, files)
         for name in {"valid.pkl", "test.pkl", "test_a.pkl", "test_b.pkl"}.difference(files):
             (folder / name).unlink(missing_ok=True)  # of a run before, which no loader would take

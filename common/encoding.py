@@ -21,20 +21,20 @@ def tables_of(made, users, feeds):
     }
 
 
-def interactions(log, parts, made, truth):
-    """{file name: columns} of the training and the validation rows."""
+def interactions(log, train, made, truth):
+    """{file name: columns} of the training rows, bool (rows,), and of the others, which validate.
+
+    truth: {action: true probability (rows,)}.
+    """
     log = dict(log)
     log.pop("play", None)
     for name, feature in made.items():
         if feature.table is None:
             log[name] = encode(log[name], feature.known)
-    files = {
-        f"{part}.pkl": {name: column[parts[part]] for name, column in log.items()}
-        for part in ("train", "valid")
-        if parts[part].any()
-    }
-    if "valid.pkl" in files:
-        files["valid.pkl"] |= {f"true_{name}": p[parts["valid"]] for name, p in truth.items()}
+    files = {"train.pkl": {name: column[train] for name, column in log.items()}}
+    if not train.all():
+        valid = {name: column[~train] for name, column in log.items()}
+        files["valid.pkl"] = valid | {f"true_{name}": p[~train] for name, p in truth.items()}
     return files
 
 
