@@ -40,6 +40,15 @@ def last_day_of(days, valid_day, final, place):
     return last
 
 
+def every_id(raw):
+    """The ids of all users and of all feeds that any file names, int64, sorted."""
+    logs = [raw["log"], *raw["tests"].values()]
+    logs += [raw["labelled"]] if "labelled" in raw else []
+    users = np.unique(np.concatenate([distinct(rows["userid"]) for rows in logs]))
+    logs.append(raw["feeds"])
+    return users, np.unique(np.concatenate([distinct(rows["feedid"]) for rows in logs]))
+
+
 def known_past(raw, log, train, tests, users, feeds, args):
     """The Past of a log whose columns hold rows of tables; train: bool (rows,)."""
     later = None
@@ -81,11 +90,7 @@ def encode_source(raw, valid_day, args, report):
     dates = distinct(log["date_"])
     last_day = last_day_of(log["date_"], valid_day, args.final, raw["place"] / "user_action.csv")
     today = int(np.searchsorted(dates, last_day)) + 1  # days are counted, whatever their numbers
-    labelled = raw.get("labelled")
-    logs = [log, *([labelled] if labelled else []), *raw["tests"].values()]
-    users = np.unique(np.concatenate([distinct(rows["userid"]) for rows in logs]))
-    logs.append(raw["feeds"])
-    feeds = np.unique(np.concatenate([distinct(rows["feedid"]) for rows in logs]))
+    users, feeds = every_id(raw)
     n_unknown = int((rows_of(log["feedid"], np.sort(raw["feeds"]["feedid"])) == 0).sum())
     use = log["date_"] <= last_day
     tests = raw["tests"] if use.all() else {}  # or they would not see the rows that are left out
@@ -107,6 +112,7 @@ def encode_source(raw, valid_day, args, report):
     files |= interactions(log, train, made, truth)
     for name, rows in tests.items():
         files[f"{name}.pkl"] = test_rows(rows, made, users, feeds, today + 1)
+    labelled = raw.get("labelled")
     if labelled and not args.final and (labelled["date_"] == last_day).any():
         of_day = labelled["date_"] == last_day
         labelled = {name: column[of_day] for name, column in labelled.items()}

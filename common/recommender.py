@@ -29,8 +29,7 @@ class Dropout(keras.layers.Dropout):
         high = tf.cast(tf.bitwise.right_shift(bits, 16), tf.uint16)
         # XLA keeps tensors that it joins, and does not hash again in each loop that reads them
         bits = tf.reshape(tf.concat([low, high], axis=0)[:n], tf.shape(inputs))
-        left_out = min(round(self.rate * 65536), 65535)
-        return tf.where(bits >= left_out, inputs / (1 - self.rate), 0.0)
+        return tf.where(bits >= min(round(self.rate * 65536), 65535), inputs / (1 - self.rate), 0.0)
 
 
 def scrambled(bits):

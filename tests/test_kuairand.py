@@ -215,7 +215,7 @@ def test_the_random_log_becomes_the_test_split(source, tmp_path):
     assert convert(source, out)["test.csv"] == USER_ACTION + "2,3,4,2,1,0,1,50,70,0,0,0,1,0\n"
     get_data.main([str(out), "--out", str(tmp_path / "pickles"), "--min-count", "1", "--quiet"])
     data = load(tmp_path / "pickles")
-    assert data.test["day"].tolist() == [4] and data.test["like"].tolist() == [1]
+    assert data.test["day"].tolist() == [2] and data.test["like"].tolist() == [1]
     assert data.tables["feed"]["key"][data.test["feed"]].tolist() == [3]
     assert data.tasks.keys() == {"read_comment", "like", "click_avatar", "forward"}
     assert {"click", "long_view"} <= data.meta["more_tasks"].keys()
