@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from importlib import import_module
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import get_data
 from common import results
 from common.command import InputError
 from common.contract import load
+from common.pickles import read, write_all
 from common.settings import hyperparameters, parse
 
 import numpy as np
@@ -23,6 +25,7 @@ sys.path.insert(0, str(ROOT / "tests" / "by_hand"))
 import benchmark
 import compare
 import documents
+import peers
 import runs
 import search
 import study
@@ -170,6 +173,30 @@ def test_a_way_adds_the_losses_of_all_tasks_to_cross_entropy(small_pickles):
     ]
     assert losses[1] == pytest.approx(losses[0] + 3 * sum(parts), rel=1e-5) and min(parts) > 0
     assert mmoe.Recommender is usual
+
+
+def test_only_the_best_settings_of_a_tenth_are_tried_on_the_whole(
+    tiny_pickles, tmp_path, monkeypatch
+):
+    whole = shutil.copytree(tiny_pickles, tmp_path / "whole")
+    write_all(whole, {"meta.pkl": read(whole / "meta.pkl") | {"name": "whole"}})
+    aucs = (5, 9, 6, 8, 7, 1, 2, 3)
+    drawn = peers.drawn("LightGBM")
+
+    def tried(function, peer, folder, chosen, seed):
+        return {"seconds": 1}, None, aucs[drawn.index(chosen)], {"trees": {}}
+
+    monkeypatch.setattr(peers, "FOUND", tmp_path / "peers.csv")
+    monkeypatch.setattr(peers, "apart", tried)
+    peers.search(tiny_pickles, ["LightGBM"])
+    tenth = load(tiny_pickles).meta["name"]
+    for _ in range(2):  # nothing is tried again
+        peers.search(whole, ["LightGBM"], tenth)
+        found = peers.searched().groupby("data")["auc_mean"]
+        assert found.get_group(tenth).tolist() == [*aucs]
+        assert found.get_group("whole").tolist() == [9, 8, 7]
+    with pytest.raises(InputError, match="no search of LightGBM on nothing"):
+        peers.search(whole, ["LightGBM"], "nothing")
 
 
 def test_a_regimes_gain_is_over_the_same_model_and_peers_have_none(monkeypatch):

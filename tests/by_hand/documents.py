@@ -80,14 +80,15 @@ def peers():
     rows = {}
     for (data, day, peer), ways in found.groupby(["data", "valid_day", "peer"], sort=True):
         best = ways.loc[ways["auc_mean"].idxmax()]
-        usual = ways[ways["settings"] == json.dumps({"columns": "ours"})]["auc_mean"].iloc[0]
+        usual = ways.loc[ways["settings"] == json.dumps({"columns": "ours"}), "auc_mean"].max()
         chosen = json.loads(best["settings"])
         words = [f"columns {chosen.pop('columns')}", *(f"{k} {v}" for k, v in chosen.items())]
         words.append(", ".join(f"{k} {v}" for k, v in json.loads(best["length"]).items()))
         scores = [ways["auc_mean"].max(), usual, ways["auc_mean"].min()]
         name = data.partition(",")[0] + "".join(data.partition(", regime ")[1:])
         row = f"{name}, day {day}: {shown(peer)}"
-        rows[row] = [*(short(f"{x:.4f}") for x in scores), "; ".join(words), str(len(ways))]
+        texts = ["" if np.isnan(x) else short(f"{x:.4f}") for x in scores]  # defaults not tried
+        rows[row] = [*texts, "; ".join(words), str(len(ways))]
     return ["best AUC", "defaults", "worst", "the best has", "settings tried"], rows
 
 

@@ -7,13 +7,12 @@ python tests/by_hand/peers.py speed USER_DATA [--rounds 5] [--keep NAME]
 `search` is for the day before the one that is reported. Each peer has the same number of settings,
 drawn from its own ranges, the first being its defaults; each setting says which dense columns it
 gets: `ours`, what get_data.py made; `simple`, the 43 of `simple_history`; or both. With --after
-NAME only the two that were best in the search on the data NAME, such as a tenth of the users, are
-tried (successive halving). Trees stop where
-the searched day's AUC does not rise for 30 rounds, networks at the first epoch in which it does not
-rise, three at most, and both keep the best number. `scores` puts runs of the best into results.csv,
-for study.py; its seconds are of training alone, and its memory of the process. `speed` compares
-rows per second at the sizes of our defaults, without L2 and dropout; with --keep its medians become
-the table NAME of records/speed.csv.
+NAME only the three that were best in the search on the data NAME, such as a tenth of the users, are
+tried (successive halving). Trees stop where the searched day's AUC does not rise for 30 rounds,
+networks at the first epoch in which it does not rise, three at most, and both keep the best number.
+`scores` puts runs of the best into results.csv, for study.py; its seconds are of training alone,
+and its memory of the process. `speed` compares rows per second at the sizes of our defaults,
+without L2 and dropout; with --keep its medians become the table NAME of records/speed.csv.
 
 What `search` finds is kept in records/peers.csv. The packages of the peers are installed in
 user_data/.peers.
@@ -49,7 +48,7 @@ PACKAGES = ("deepctr==0.9.4", "tf_keras==2.21.0", "setuptools<81", "lightgbm==4.
 PLACE = ROOT / "user_data" / ".peers"
 FOUND = RECORDS / "peers.csv"
 BUDGET = 8  # settings that each peer is tried with
-HALVED = 2  # of them, those that go on from a small data set to the whole
+HALVED = 3  # of them, those that go on from a small data set to the whole
 EPOCHS = 3  # of a network, at most
 TREES = 1000  # of a task, at most
 DEFAULTS = {"columns": "ours"}
