@@ -235,11 +235,11 @@ def within_user(folder):
     """Losses within users beside cross-entropy, one epoch each; gains with `interval`.
 
     Rows of a user's day stay together on the stand-in; elsewhere those of a user, who has a row or
-    two a day on KuaiRand, where DeepFM is tried too.
+    two a day on KuaiRand.
     """
     unit = "day" if folder.facts["synthetic"] else "user"
     rows = {}
-    for script in ("mmoe",) if folder.facts["synthetic"] else ("mmoe", "deepfm"):
+    for script in ("mmoe", "deepfm"):
         mean = "mean" if script in MULTI_TASK else folder.target
         columns = [f"auc_{mean}", f"uauc_{mean}"]
         more = [f"{score}_{folder.target}" for score in ("logloss", "calibration")]
