@@ -31,6 +31,10 @@ from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+if __name__ in ("__main__", "__mp_main__"):  # here and in the processes of `apart`
+    # tf_keras is there, and DeepCTR takes it if both are told before TensorFlow is imported
+    sys.path.append(str(Path(__file__).resolve().parents[2] / "user_data" / ".peers"))
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 from common import results
 from common.command import InputError, Parser, user_errors
@@ -206,7 +210,10 @@ def lightgbm(peer, data, tasks, chosen, seed):
 def deepctr(peer, data, tasks, chosen, seed):
     """DeepCTR's model with Adam and `fit`: (seconds, {task: logits}, the number of epochs)."""
     import tensorflow as tf
+    from deepctr.layers.utils import Linear
 
+    if not issubclass(Linear, tf.keras.layers.Layer):  # two kinds of Keras would train in silence
+        raise InputError("DeepCTR has found Keras 3, and needs tf_keras: install it in .peers.")
     tf.keras.utils.set_random_seed(seed)
     train, valid = (coded(data, rows) for rows in (data.train, data.valid))
     train["dense_values"], valid["dense_values"] = columns_of(data, chosen["columns"])
@@ -273,8 +280,6 @@ def mean_of(data, logits):
 
 def trained(peer, folder, chosen, seed):
     """A peer's training in this process: (cost, {task: scores}, mean AUC, trees or epochs)."""
-    sys.path.append(str(PLACE))
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # for DeepCTR
     data = load(folder)
     tasks = list(data.tasks)[: 1 if peer.endswith("deepfm") else None]
     way = lightgbm if peer == "LightGBM" else deepctr
