@@ -137,7 +137,7 @@ def test_on_kuairand_each_reaches_what_known_libraries_get(name, real_pickles):
     assert "SYNTHETIC" not in run.stdout
 
 
-def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles, tmp_path):
+def test_shuffled_training_labels_bring_auc_to_a_half(stand_in_pickles):
     train = read(stand_in_pickles / "train.pkl")
     rng = np.random.default_rng(0)
     train |= {task: rng.permutation(train[task]) for task in TASKS}
