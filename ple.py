@@ -90,7 +90,7 @@ def own_experts(tasks, settings):
         return dict.fromkeys(tasks, numbers[0])
     if len(numbers) != len(tasks):
         names = ", ".join(tasks)
-        raise InputError(f"--own-experts gives {len(numbers)} numbers for the tasks {names}.")
+        raise InputError(f"--own-experts {numbers}: give one number, or one each of {names}.")
     return dict(zip(tasks, numbers, strict=True))
 
 

@@ -87,7 +87,8 @@ def check(submission, test):
         lines.pop()
     n_rows = len(rows["userid"])
     if len(lines) != n_rows:
-        raise InputError(f"{submission} has {len(lines):,} rows and {test} has {n_rows:,}.")
+        what = f"{submission} has {len(lines):,} rows and {test} has {n_rows:,}"
+        raise InputError(f"{what}: write it anew.")
     values = np.empty((n_rows, len(names) - 2))
     ids = zip(rows["userid"].tolist(), rows["feedid"].tolist(), strict=True)
     for number, (line, (user, feed)) in enumerate(zip(lines, ids, strict=True)):

@@ -145,9 +145,10 @@ def convert(train, test, out, valid_share, seed):
     """Write the pickles of the files to folder `out`. Raises InputError."""
     table = read(train)
     rows = np.random.default_rng(seed).permutation(len(table))
-    n_valid = round(valid_share * len(table))
+    n_valid = round(valid_share * len(table)) if 0 < valid_share < 1 else 0
     if not 0 < n_valid < len(table):
-        raise InputError(f"--valid-share {valid_share} leaves no row to train or to validate.")
+        what = f"--valid-share {valid_share} leaves no row to train or to validate"
+        raise InputError(f"{what}: give 0.1, say.")
     parts = {"valid": table.iloc[np.sort(rows[:n_valid])], "train": table.iloc[rows[n_valid:]]}
     if test:
         parts["test"] = read(test)

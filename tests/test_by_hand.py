@@ -199,6 +199,31 @@ def test_only_the_best_settings_of_a_tenth_are_tried_on_the_whole(
         peers.search(whole, ["LightGBM"], "nothing")
 
 
+def test_the_scores_of_peers_go_on_where_they_were_stopped(tiny_pickles, tmp_path, monkeypatch):
+    folder = shutil.copytree(tiny_pickles, tmp_path / "x")
+    data = load(folder)
+    row = {"data": data.meta["name"], "valid_day": data.meta["valid_day"] - 1, "peer": "LightGBM"}
+    row |= {"settings": '{"columns": "ours"}', "auc_mean": 0.9, "length": '{"trees": {}}'}
+    pd.DataFrame([row]).to_csv(tmp_path / "peers.csv", index=False)
+    made = []
+
+    def stopped_once(function, peer, folder, chosen, seed):
+        made.append(seed)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return {"seconds": 1.0}, {"like": {"auc": 0.5 + seed / 10}}, 0.5, {}
+
+    monkeypatch.setattr(peers, "FOUND", tmp_path / "peers.csv")
+    monkeypatch.setattr(peers, "apart", stopped_once)
+    with pytest.raises(KeyboardInterrupt):
+        peers.scores(folder, ["LightGBM"], 3)
+    peers.scores(folder, ["LightGBM"], 3)
+    assert made == [0, 1, 1, 2]
+    rows = results.read(folder).query("model == 'LightGBM'")
+    assert rows["seed"].tolist() == ["0", "1", "2"]
+    assert rows["auc_like"].astype(float).tolist() == [0.5, 0.6, 0.7]
+
+
 def test_a_regimes_gain_is_over_the_same_model_and_peers_have_none(monkeypatch):
     def runs_with(shift):
         scores = pd.DataFrame({name: [0.6, 0.61, 0.63] for name in ("auc_like", "uauc_like")})

@@ -86,10 +86,13 @@ def test_a_wrong_file_is_refused_and_nothing_is_written(change, part, people, tm
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("flags", [["--valid-share", "1"], ["--valid-share=-1"], ["--seed=-1"]])
-def test_wrong_flags_and_damaged_files_are_refused(flags, people, tmp_path):
-    with pytest.raises(InputError, match=flags[0].partition("=")[0]):
-        census.main([str(people[0]), "--out", str(tmp_path / "made"), *flags])
+WRONG_SHARES = [f"--valid-share={share}" for share in ("1", "0", "-1", "nan", "inf", "1e-9")]
+
+
+@pytest.mark.parametrize("flag", [*WRONG_SHARES, "--seed=-1"])
+def test_wrong_flags_and_damaged_files_are_refused(flag, people, tmp_path):
+    with pytest.raises(InputError, match=flag.partition("=")[0]):
+        census.main([str(people[0]), "--out", str(tmp_path / "made"), flag])
     (tmp_path / "x.gz").write_bytes(b"no gzip")
     with pytest.raises(InputError, match=r"x\.gz cannot be parsed"):
         census.main([str(tmp_path / "x.gz"), "--out", str(tmp_path / "made")])

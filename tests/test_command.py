@@ -1,11 +1,13 @@
 """Settings and their ranges, for all four scripts; what a mistake says."""
 
+import ast
 import errno
 import os
 import re
 import tempfile
 import warnings
 from dataclasses import fields
+from pathlib import Path
 
 import deepfm
 import FocalLoss
@@ -22,6 +24,25 @@ from small_data import TASKS, data_of
 
 SCRIPTS = {"deepfm": deepfm, "FocalLoss": FocalLoss, "mmoe": mmoe, "ple": ple}
 CASES = int(os.environ.get("CASES", "100"))
+REPO = Path(__file__).resolve().parents[1]
+CODE = sorted(p for place in ("", "common/**/", "data/") for p in REPO.glob(f"{place}*.py"))
+
+
+def sentences(path):
+    """(line, text) of each InputError that a file raises with words of its own; {} is a value."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Call(ast.Name("InputError"), [ast.JoinedStr(parts), *_]):
+                texts = [p.value if isinstance(p, ast.Constant) else "{}" for p in parts]
+                yield node.lineno, "".join(texts)
+            case ast.Call(ast.Name("InputError"), [ast.Constant(text), *_]):
+                yield node.lineno, text
+
+
+@pytest.mark.parametrize("path", CODE, ids=[str(path.relative_to(REPO)) for path in CODE])
+def test_what_a_mistake_says_holds_a_remedy(path):
+    for line, text in sentences(path):
+        assert re.search(r": | takes? |^{} ", text), f"{path}, line {line}: {text}"
 
 
 @pytest.mark.parametrize(
