@@ -94,7 +94,7 @@ class Recommender(keras.Model):
             values = [value_of(variable) for variable in self.optimizer.variables]
             self.optimizer.first_values = values
         labels = {task: tf.zeros([1]) for task in self.tasks}
-        logits = {task: tf.zeros([1, 1]) for task in self.tasks}
+        logits = {task: tf.zeros([1, *z.shape[1:]]) for task, z in self.network.output.items()}
         self.compute_loss(None, labels, logits)
         self.compute_metrics(None, labels, logits)
         self.reset_metrics()

@@ -121,12 +121,14 @@ def test_pairs_are_compared_seed_by_seed_with_students_interval(folder, monkeypa
     assert study.difference(equal * np.nan, equal) == ""
 
 
-@pytest.mark.parametrize("kind", ["bpr", "softmax", "jrc"])
+@pytest.mark.parametrize("kind", ["bpr", "softmax", "jrc", "jrc2"])
 def test_losses_within_users_are_those_of_a_slow_loop(kind):
     rng = np.random.default_rng(0)
     labels = (rng.random(60) < 0.2).astype(np.float32)
     units = np.sort(rng.integers(0, 9, 60)).astype(np.float32)
-    s = rng.standard_normal(60).astype(np.float32)
+    z = rng.standard_normal((60, 2 if kind == "jrc2" else 1)).astype(np.float32)
+    s = z[:, -1]
+    of_negatives = z[:, 0] if kind == "jrc2" else -s
     total = 0.0
     for i in range(60):
         unit = np.flatnonzero(units == units[i])
@@ -136,10 +138,36 @@ def test_losses_within_users_are_those_of_a_slow_loop(kind):
             total += labels[i] * (np.mean(each) if others else 0)
         else:
             total -= labels[i] * np.log(np.exp(s[i]) / np.exp(s[unit]).sum())
-            if kind == "jrc":
-                total -= (1 - labels[i]) * np.log(np.exp(-s[i]) / np.exp(-s[unit]).sum())
-    found = float(within_user.within_unit(kind, labels, s, units))
+            if kind != "softmax":
+                share = np.exp(of_negatives[i]) / np.exp(of_negatives[unit]).sum()
+                total -= (1 - labels[i]) * np.log(share)
+    found = float(within_user.within_unit(kind, labels, z, units))
     assert found == pytest.approx(total / 60, rel=1e-5)
+
+
+@pytest.mark.parametrize("script", ["mmoe", "deepfm"])
+def test_the_logits_of_both_classes_differ_by_the_one_logit(script, small_pickles):
+    module = import_module(script)
+    data = load(small_pickles)
+    tasks = list(data.tasks)[: 1 if script == "deepfm" else None]
+    usual = module.compiled_model(data, tasks, module.Settings())
+    with within_user.trained_by("jrc2-3-1-day", module):
+        model = module.compiled_model(data, tasks, module.Settings())
+    batch, labels = next(iter(model.batches(data.train, 512, 0)))
+    inputs = list(usual.embedding(batch))
+    logits = within_user.of_both_classes(usual.network)(inputs)  # of the very same layers
+    for task, logit in usual.network(inputs).items():
+        assert logits[task].shape == (512, 2) and np.std(logits[task][:, 0]) > 0
+        assert np.allclose(within_user.difference(logits[task]), logit, atol=1e-5)
+    assert model.tasks == tasks and {z.shape[1] for z in model.network.output.values()} == {2}
+    assert {z.shape for z in model.logits(data.valid).values()} == {(len(data.valid["day"]),)}
+    expected = 0.0
+    for task in tasks:
+        label, z = labels[task].numpy(), logits[task].numpy()
+        score = z[:, 1] - z[:, 0]
+        expected += np.mean(np.log1p(np.exp(score)) - label * score)
+        expected += 3 * float(within_user.within_unit("jrc2", label, z, labels["unit"]))
+    assert float(model.compute_loss(batch, labels, logits)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -168,7 +196,7 @@ def test_a_way_adds_the_losses_of_all_tasks_to_cross_entropy(small_pickles):
         for names in (data.tasks, labels)
     ]
     parts = [
-        float(within_user.within_unit("bpr", labels[task], logits[task][:, 0], labels["unit"]))
+        float(within_user.within_unit("bpr", labels[task], logits[task], labels["unit"]))
         for task in data.tasks
     ]
     assert losses[1] == pytest.approx(losses[0] + 3 * sum(parts), rel=1e-5) and min(parts) > 0

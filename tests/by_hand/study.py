@@ -56,6 +56,7 @@ WITHIN = {  # the way's loss, its weight, and the share of units whose rows stay
     "and BPR, weight 1": "bpr-1-1",
     "and softmax, weight .1": "softmax-0.1-1",
     "and JRC, weight .03": "jrc-0.03-1",
+    "and JRC with two logits, weight .1": "jrc2-0.1-1",
 }
 LENGTHS = {  # beside the default, up to eight epochs; embeddings are kept where ids are few
     "1 epoch": "--epochs 1 --keep-embeddings",

@@ -9,6 +9,8 @@ positive i of a unit, over the rows j of its unit that stand beside it in the ba
     softmax   -log(exp(s_i) / sum_j exp(s_j))                    (InfoNCE, the unit its context)
     jrc       softmax of s for positives, of -s for negatives    (JRC, Sheng et al., KDD 2023, with
               the two logits of a row tied to s and -s)
+    jrc2      softmax of z_1 for positives, of z_0 for negatives (JRC as in the paper: a row has the
+              logits of both classes, and s = z_1 - z_0)
 
 Each is summed over its rows and divided by the rows of the batch, as cross-entropy is.
 """
@@ -34,7 +36,7 @@ def kept_together(codes, share, rng):
 
 
 def within_unit(kind, labels, scores, units):
-    """The loss of a batch, a number: labels 0/1, scores and units (batch,).
+    """The loss of a batch, a number: labels 0/1, units (batch,), scores (batch, 1), of jrc2 of 2.
 
     Only BPR compares pairs, of at most a quarter of the rows as positives with all others.
     """
@@ -42,11 +44,12 @@ def within_unit(kind, labels, scores, units):
 
     n_rows = units.shape[0]
     run = tf.cumsum(tf.cast(tf.concat([[False], units[1:] != units[:-1]], 0), tf.int32))
+    first, last = scores[:, 0], scores[:, -1]  # z_0 and z_1, or s and s
     if kind == "bpr":
         is_positive, place = tf.math.top_k(labels, max(n_rows // 4, 1))
         others = (tf.gather(run, place)[:, None] == run[None, :]) & (labels == 0)[None, :]
         others = tf.cast(others, tf.float32)  # (positives, batch)
-        each = tf.nn.softplus(scores[None, :] - tf.gather(scores, place)[:, None])
+        each = tf.nn.softplus(last[None, :] - tf.gather(last, place)[:, None])
         mean = tf.reduce_sum(others * each, 1) / tf.maximum(tf.reduce_sum(others, 1), 1)
         return tf.reduce_sum(is_positive * mean) / n_rows
 
@@ -56,8 +59,30 @@ def within_unit(kind, labels, scores, units):
         total = tf.math.unsorted_segment_sum(each, run, n_rows)
         return tf.gather(top + tf.math.log(tf.maximum(total, 1e-30)), run) - values
 
-    found = tf.reduce_mean(labels * log_share(scores))
-    return found if kind == "softmax" else found + tf.reduce_mean((1 - labels) * log_share(-scores))
+    found = tf.reduce_mean(labels * log_share(last))
+    if kind == "softmax":
+        return found
+    return found + tf.reduce_mean((1 - labels) * log_share(first if kind == "jrc2" else -first))
+
+
+def of_both_classes(network):
+    """The network with the logits z_0 and z_1 of a task, (batch, 2), whose difference is its logit.
+
+    Their mean is one more linear map of the hidden units that the task's logit is of.
+    """
+    import keras
+
+    outputs = {}
+    for task, logit in network.output.items():
+        heads = {layer.name: layer for layer in network.layers if getattr(layer, "units", 0) == 1}
+        hidden = heads.get(task, list(heads.values())[-1]).input
+        mean = keras.layers.Dense(1, name=f"mean_{task}")(hidden)
+        outputs[task] = keras.layers.Concatenate()([mean - logit / 2, mean + logit / 2])
+    return keras.Model(network.input, outputs)
+
+
+def difference(z):
+    return z[:, 1:] - z[:, :1]
 
 
 def recommender(kind, weight, share, unit):
@@ -67,6 +92,11 @@ def recommender(kind, weight, share, unit):
     import tensorflow as tf
 
     class WithinUser(Recommender):
+        def __init__(self, embedding, network):
+            two = kind == "jrc2"
+            network = of_both_classes(network) if two else network
+            super().__init__(embedding, network, link=difference if two else None)
+
         def shuffled(self, columns, rng):
             return kept_together(unit_codes(columns, unit), share, rng)
 
@@ -78,12 +108,14 @@ def recommender(kind, weight, share, unit):
 
         def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
             labels = {task: y[task] for task in self.tasks}
-            loss = super().compute_loss(x, labels, y_pred, sample_weight, training)
+            logits = {
+                task: self.link(y_pred[task]) if self.link else y_pred[task] for task in labels
+            }
+            loss = super().compute_loss(x, labels, logits, sample_weight, training)
             if "unit" not in y or kind == "none":
                 return loss
             parts = [
-                within_unit(kind, labels[task], y_pred[task][:, 0], y["unit"])
-                for task in self.tasks
+                within_unit(kind, labels[task], y_pred[task], y["unit"]) for task in self.tasks
             ]
             return loss + weight * tf.add_n(parts)
 
