@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 import sys
+import time
 from importlib import import_module
 from types import SimpleNamespace
 
 import get_data
 from common import results
+from common.columns import TASK_WEIGHTS
 from common.command import InputError
 from common.contract import load
 from common.pickles import read, write_all
@@ -26,6 +28,7 @@ import benchmark
 import compare
 import documents
 import peers
+import reach
 import runs
 import search
 import study
@@ -460,3 +463,27 @@ def test_the_search_writes_the_best_settings_of_each_model_first(folder, tmp_pat
         lengths = sorted((len(flags) for flags, _ in search.drawn(name)), reverse=True)
         assert rows["flags"].map(len).tolist() == lengths
         assert rows["mean"].iloc[-1] == 0.5  # so few rows are ranked by AUC alone
+
+
+def test_the_clock_stands_still_while_a_goal_is_looked_for(small_pickles, monkeypatch):
+    def encoded(*words):
+        shutil.copytree(small_pickles, words[-1], dirs_exist_ok=True)
+
+    def slowly(*args):
+        time.sleep(1)
+        looks.append(scored(*args)["read_comment"]["auc"])
+        return scored(*args)
+
+    scored = reach.score_tasks
+    looks = []
+    monkeypatch.setattr(reach, "run", encoded)
+    monkeypatch.setattr(reach, "score_tasks", slowly)
+    monkeypatch.setattr(reach, "CHECKED", 2048)
+    monkeypatch.setattr(reach, "apart", lambda function, *args: function(*args))
+    since = time.perf_counter()
+    row = reach.from_csvs(reach.ours, "csvs", (0.6, 0.0))(0)
+    assert 0 < row["seconds"] < time.perf_counter() - since - len(looks)
+    assert row["AUC"] == looks[-1] >= 0.6 and all(auc < 0.6 for auc in looks[:-1])
+    watch = reach.Watch(load(small_pickles), (0.6, 1.1), time.time())
+    assert not watch.reached(lambda: dict.fromkeys(TASK_WEIGHTS, load(small_pickles).valid["like"]))
+    assert np.isnan(watch.result(False)["seconds"])

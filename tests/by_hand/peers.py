@@ -3,6 +3,7 @@
 python tests/by_hand/peers.py search USER_DATA [USER_DATA ...]   eight settings each
 python tests/by_hand/peers.py scores USER_DATA [--rounds 5]      the best of them, a seed a round
 python tests/by_hand/peers.py speed USER_DATA [--rounds 5] [--keep NAME]
+python tests/by_hand/peers.py reach SOURCE [--auc .935] [--uauc .66] [--rounds 5] [--keep NAME]
 
 `search` is for the day before the one that is reported. Each peer has the same number of settings,
 drawn from its own ranges, the first being its defaults; each setting says which dense columns it
@@ -12,7 +13,9 @@ tried (successive halving). Trees stop where the searched day's AUC does not ris
 networks at the first epoch in which it does not rise, three at most, and both keep the best number.
 `scores` puts runs of the best into results.csv, for study.py; its seconds are of training alone,
 and its memory of the process. `speed` compares rows per second at the sizes of our defaults,
-without L2 and dropout; with --keep its medians become the table NAME of records/speed.csv.
+without L2 and dropout. `reach` takes CSVs and measures the seconds from them to an AUC of the first
+task and a weighted uAUC, as reach.py says. With --keep the medians of both become the table NAME of
+records/speed.csv.
 
 What `search` finds is kept in records/peers.csv. The packages of the peers are installed in
 user_data/.peers.
@@ -44,7 +47,7 @@ from common.scores import mean_auc, score_tasks
 
 import numpy as np
 import pandas as pd
-from benchmark import ROOT, measure
+from benchmark import ROOT, measure, run
 from runs import FEW, RECORDS, apart
 from scipy.special import logit
 
@@ -189,9 +192,7 @@ def lightgbm(peer, data, tasks, chosen, seed):
     import lightgbm
 
     train, valid = columns_of(data, chosen["columns"])
-    share = min(0.8, ROWS_A_TREE / len(train))
-    settings = {"subsample": share, "subsample_freq": 1, "learning_rate": 0.05, "verbose": -1}
-    settings |= {name: value for name, value in chosen.items() if name not in ("columns", "trees")}
+    settings = lightgbm_settings(chosen, len(train))
     logits = {}
     trees = {}
     since = time.perf_counter()
@@ -209,8 +210,36 @@ def lightgbm(peer, data, tasks, chosen, seed):
     return time.perf_counter() - since, logits, {"trees": trees}
 
 
+def lightgbm_settings(chosen, n_rows):
+    """LightGBM's own settings of what `search` chose."""
+    share = min(0.8, ROWS_A_TREE / n_rows)
+    settings = {"subsample": share, "subsample_freq": 1, "learning_rate": 0.05, "verbose": -1}
+    ours = ("columns", "trees")
+    return settings | {name: value for name, value in chosen.items() if name not in ours}
+
+
 def deepctr(peer, data, tasks, chosen, seed):
     """DeepCTR's model with Adam and `fit`: (seconds, {task: logits}, the number of epochs)."""
+    network, train, labels, score = deepctr_made(peer, data, tasks, chosen, seed)
+    best = -1.0
+    seconds = 0.0
+    for epoch in range(1, chosen.get("epochs", EPOCHS) + 1):
+        since = time.perf_counter()
+        network.fit(train, labels, chosen.get("batch_size", 1024), verbose=0)
+        seconds += time.perf_counter() - since
+        found = score()
+        auc = mean_of(data, found)
+        if auc <= best and "epochs" not in chosen:
+            break
+        best, logits, epochs = auc, found, epoch
+    return seconds, logits, {"epochs": epochs}
+
+
+def deepctr_made(peer, data, tasks, chosen, seed):
+    """What `fit` takes, and a function to {task: logits} of the validation rows.
+
+    A compiled network of DeepCTR, its inputs, its labels.
+    """
     import tensorflow as tf
     from deepctr.layers.utils import Linear
 
@@ -223,20 +252,13 @@ def deepctr(peer, data, tasks, chosen, seed):
     adam = tf.keras.optimizers.Adam(chosen.get("learning_rate", 0.001))
     network.compile(adam, "binary_crossentropy")
     labels = [data.train[task].astype(np.float32)[:, None] for task in tasks]
-    best = -1.0
-    seconds = 0.0
-    for epoch in range(1, chosen.get("epochs", EPOCHS) + 1):
-        since = time.perf_counter()
-        network.fit(train, labels, chosen.get("batch_size", 1024), verbose=0)
-        seconds += time.perf_counter() - since
-        scores = network.predict(valid, 16384, verbose=0)
-        scores = scores if isinstance(scores, list) else [scores]
-        found = {task: log_odds(p[:, 0]) for task, p in zip(tasks, scores, strict=True)}
-        auc = mean_of(data, found)
-        if auc <= best and "epochs" not in chosen:
-            break
-        best, logits, epochs = auc, found, epoch
-    return seconds, logits, {"epochs": epochs}
+
+    def score():
+        found = network.predict(valid, 16384, verbose=0)
+        found = found if isinstance(found, list) else [found]
+        return {task: log_odds(p[:, 0]) for task, p in zip(tasks, found, strict=True)}
+
+    return network, train, labels, score
 
 
 def deepctr_network(peer, data, tasks, chosen, train, seed):
@@ -311,10 +333,21 @@ def searched():
 
 
 def ranked(peer, name, day):
-    """The rows of a peer's search on the data of this name and this day, the best last."""
+    """The rows of a peer's search on the data of this name, the best last. Raises InputError.
+
+    day: the validation day of that search.
+    """
     table = searched()
     table = table[(table["data"] == name) & (table["peer"] == peer) & (table["valid_day"] == day)]
+    if not len(table):
+        raise InputError(f"peers.csv has no search of {peer} on {name}, day {day}: make it first.")
     return table.sort_values("auc_mean")
+
+
+def best_of(peer, name, day):
+    """The best settings of that search, and the numbers of trees or epochs. Raises InputError."""
+    row = ranked(peer, name, day).iloc[-1]
+    return json.loads(row["settings"]) | json.loads(row["length"])
 
 
 def search(folder, peers, after=None):
@@ -327,10 +360,8 @@ def search(folder, peers, after=None):
     for peer in peers:
         settings = drawn(peer)
         if after:
-            found = ranked(peer, after, meta["valid_day"])
-            if not len(found):
-                raise InputError(f"peers.csv has no search of {peer} on {after}: make it first.")
-            settings = [json.loads(text) for text in found["settings"][: -HALVED - 1 : -1]]
+            found = ranked(peer, after, meta["valid_day"])["settings"]
+            settings = [json.loads(text) for text in found[: -HALVED - 1 : -1]]
         for chosen in settings:
             row = where | {"peer": peer, "settings": json.dumps(chosen, sort_keys=True)}
             table = searched()
@@ -345,21 +376,12 @@ def search(folder, peers, after=None):
             print(peer, chosen, row["auc_mean"], length, flush=True)
 
 
-def best_of(peer, folder):
-    """The best settings of the search on a folder's data, the day before. Raises InputError."""
-    meta = load(folder).meta
-    table = ranked(peer, meta["name"], meta["valid_day"] - 1)
-    if not len(table):
-        raise InputError(f"peers.csv has no search of {peer} on the day before: `search` first.")
-    return json.loads(table["settings"].iloc[-1]) | json.loads(table["length"].iloc[-1])
-
-
 def scores(folder, peers, rounds):
     """Put `rounds` runs of each peer with its best settings into results.csv, if it lacks them."""
     data = load(folder)
     common = {"data": data.meta["name"], "fingerprint": data.fingerprint}
     for seed, peer in itertools.product(range(rounds), peers):
-        chosen = best_of(peer, folder)
+        chosen = best_of(peer, data.meta["name"], data.meta["valid_day"] - 1)
         row = common | {"model": peer, "seed": str(seed)}
         row["settings"] = json.dumps({"peer": chosen}, sort_keys=True)
         table = results.read(folder).reindex(columns=list(row))
@@ -424,16 +446,45 @@ def theirs(model, folder, size, seed):
     return {"rows/s": n_rows / (both["seconds"] - first["seconds"]), "AUC": auc}
 
 
+def speed(folder, sizes, rounds, keep):
+    """Measure rows per second of both at the sizes of a batch."""
+    for model, size in itertools.product(("deepfm", "mmoe", "ple"), sizes):
+        ways = {"ours": partial(apart, ours, model, folder, size)}
+        ways["DeepCTR"] = partial(theirs, model, folder, size)
+        measure(f"{model}, {size}", ways, rounds, keep)
+
+
+def time_to_score(source, goals, day, rounds, keep):
+    """Measure the seconds from the CSVs in `source` to the goals, as reach.py says.
+
+    day: that for which `search` chose the peers' settings.
+    """
+    import reach
+
+    with tempfile.TemporaryDirectory() as folder:
+        run("get_data.py", source, "--out", folder)
+        name = load(folder).meta["name"]
+    ways = {"ours": reach.from_csvs(reach.ours, source, goals)}
+    for peer, function in {"DeepCTR mmoe": reach.deepctr, "LightGBM": reach.lightgbm}.items():
+        chosen = best_of(peer, name, day)
+        ways[peer] = reach.from_csvs(function, source, goals, chosen)
+        ways[f"{peer}, defaults"] = reach.from_csvs(function, source, goals, DEFAULTS)
+    measure(f"AUC {goals[0]}, weighted uAUC {goals[1]}", ways, rounds, keep)
+
+
 def main(argv=None):
     """Make what the command names."""
     parser = Parser(__doc__)
-    parser.add_argument("study", choices=["search", "scores", "speed"])
-    parser.add_argument("folder", nargs="+", help="folders of pickles")
+    parser.add_argument("study", choices=["search", "scores", "speed", "reach"])
+    parser.add_argument("folder", nargs="+", help="folders of pickles; of CSVs for `reach`")
     parser.add_argument("--peers", default=",".join(SPACE), help="those that take part")
     parser.add_argument("--after", metavar="NAME", help="the data whose search chose the settings")
     parser.add_argument("--rounds", type=int, default=5, help="seeds")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1024, 10240])
     parser.add_argument("--keep", metavar="NAME", help="the table of the speeds in the record")
+    parser.add_argument("--auc", type=float, default=0.935, help="to be reached: of the first task")
+    parser.add_argument("--uauc", type=float, default=0.66, help="to be reached: weighted uAUC")
+    parser.add_argument("--searched-day", type=int, default=13, help="of the settings, for `reach`")
     args = parser.parse_args(argv)
     if not PLACE.exists():
         words = ["pip", "install", "-q", "--no-deps", "--target", PLACE, *PACKAGES]
@@ -444,11 +495,10 @@ def main(argv=None):
             search(folder, peers, args.after)
         elif args.study == "scores":
             scores(folder, peers, args.rounds)
+        elif args.study == "speed":
+            speed(folder, args.batch_sizes, args.rounds, args.keep)
         else:
-            for model, size in itertools.product(("deepfm", "mmoe", "ple"), args.batch_sizes):
-                ways = {"ours": partial(apart, ours, model, folder, size)}
-                ways["DeepCTR"] = partial(theirs, model, folder, size)
-                measure(f"{model}, {size}", ways, args.rounds, args.keep)
+            time_to_score(folder, (args.auc, args.uauc), args.searched_day, args.rounds, args.keep)
 
 
 if __name__ == "__main__":
