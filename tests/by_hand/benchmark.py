@@ -26,7 +26,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from common import saved
 from common.columns import ACTIONS, FEED_IDS, KEYWORD_LISTS, TAG_LISTS
 from common.command import Parser, user_errors
 from common.contract import load
@@ -60,7 +59,11 @@ import_module(sys.argv[1]).main(["--user-data", sys.argv[2], "--quiet"])
 
 
 def run(*words, cwd=ROOT):
-    """Run Python in a process of its own: what it printed, and {"seconds", "GB"} of peak memory."""
+    """Run Python in a process of its own: what it printed, and {"seconds", "GB"} of peak memory.
+
+    On Linux a process begins with the peak of the one that started it, so this module imports
+    little.
+    """
     since = time.perf_counter()
     words = [sys.executable, *map(str, words)]
     env = {**os.environ, "PYTHONPATH": str(cwd)}
@@ -195,6 +198,8 @@ def scoring(folder):
 
 def serving(folder):
     """Probabilities from raw ids by the saved MMOE and PLE, of 2,000 rows."""
+    from common import saved
+
     import tensorflow as tf
 
     data = load(folder)
@@ -220,6 +225,8 @@ def serving(folder):
 
 def prediction(folder):
     """--predict of the saved MMOE and PLE, from a CSV of 300,000 rows to a CSV."""
+    from common import saved
+
     data = load(folder)
     for name in ("mmoe", "ple"):
         names = [tensor.name for tensor in saved.load(Path(folder) / f"{name}.keras").inputs]

@@ -21,7 +21,6 @@ from runs import apart
 CHECKED = 262_144  # rows
 CHECKED_TREES = 10
 EPOCHS = 3  # at most
-TREES = 1000  # of a task, at most
 
 
 class Watch:
@@ -49,8 +48,8 @@ class Watch:
         return all(np.array(self.found) >= self.goals)
 
     def result(self, is_reached):
-        """What `benchmark.measure` takes: the seconds, nan where the goals were not reached."""
-        seconds = time.time() - self.began - self.still if is_reached else np.nan
+        """What `benchmark.measure` takes: the seconds, inf where the goals were not reached."""
+        seconds = time.time() - self.began - self.still if is_reached else np.inf
         return {"seconds": seconds, "AUC": self.found[0], "weighted uAUC": self.found[1]}
 
 
@@ -78,8 +77,8 @@ def until(base, watch, score, size):
     return Until()
 
 
-def ours(folder, goals, began):
-    """This project's MMOE, by its defaults."""
+def ours(folder, goals, began, seed):
+    """This project's MMOE, by its defaults but for the number of epochs."""
     from common.callbacks import RenewedEmbeddings
 
     import keras
@@ -89,37 +88,38 @@ def ours(folder, goals, began):
     watch = Watch(data, goals, began)
     settings = mmoe.Settings()
     model = mmoe.compiled_model(data, list(data.tasks), settings)
-    model.initialize(settings.seed)
+    model.initialize(seed)
     size = settings.batch_size
     ending = until(keras.callbacks.Callback, watch, lambda: model.logits(data.valid), size)
-    batches = model.batches(data.train, size, settings.seed)
-    callbacks = [RenewedEmbeddings(settings.seed), ending]
+    batches = model.batches(data.train, size, seed)
+    callbacks = [RenewedEmbeddings(seed, keep=data.has_few_ids), ending]
     model.fit(batches, epochs=EPOCHS, callbacks=callbacks, shuffle=False, verbose=0)
     return watch.result(ending.is_reached)
 
 
-def deepctr(folder, goals, began, chosen):
+def deepctr(folder, goals, began, seed, chosen):
     """DeepCTR's MMOE with these settings."""
     import tensorflow as tf
 
     data = load(folder)
     tasks = list(data.tasks)
     watch = Watch(data, goals, began)
-    network, train, labels, score = peers.deepctr_made("DeepCTR mmoe", data, tasks, chosen, seed=0)
+    network, train, labels, score = peers.deepctr_made("DeepCTR mmoe", data, tasks, chosen, seed)
     size = chosen.get("batch_size", 1024)
     ending = until(tf.keras.callbacks.Callback, watch, score, size)
     network.fit(train, labels, size, epochs=EPOCHS, callbacks=[ending], verbose=0)
     return watch.result(ending.is_reached)
 
 
-def lightgbm(folder, goals, began, chosen):
+def lightgbm(folder, goals, began, seed, chosen):
     """LightGBM with these settings, a tree of each task in turn."""
     import lightgbm as library
 
     data = load(folder)
     watch = Watch(data, goals, began)
-    train, valid = peers.columns_of(data, chosen["columns"])
-    settings = peers.lightgbm_settings(chosen, len(train)) | {"objective": "binary", "seed": 0}
+    train, valid, categories = peers.columns_of_trees(data, chosen["columns"])
+    settings = peers.lightgbm_settings(chosen, len(train)) | {"objective": "binary", "seed": seed}
+    settings["categorical_feature"] = categories
     first = None  # whose borders of bins the others take
     boosters = {}
     for task in data.tasks:
@@ -134,7 +134,7 @@ def lightgbm(folder, goals, began, chosen):
             totals[task] = totals[task] + booster.predict(valid, raw_score=True, **trees)
         return totals
 
-    for n in range(1, TREES + 1):
+    for n in range(1, peers.TREES + 1):
         for booster in boosters.values():
             booster.update()
         if n % CHECKED_TREES == 0 and watch.reached(score):
@@ -145,10 +145,10 @@ def lightgbm(folder, goals, began, chosen):
 def from_csvs(function, source, goals, *chosen):
     """A way for `benchmark.measure`: get_data.py, then the function in a process of its own."""
 
-    def way(_):
+    def way(seed):
         began = time.time()
         with tempfile.TemporaryDirectory() as folder:
             run("get_data.py", source, "--out", folder)
-            return apart(function, folder, goals, began, *chosen)
+            return apart(function, folder, goals, began, seed, *chosen)
 
     return way
