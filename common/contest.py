@@ -16,16 +16,18 @@ from common.columns import (
     OTHER_ACTIONS,
     TAG_LISTS,
     TEST,
+    TESTS,
     USER_ACTION,
 )
 from common.command import InputError, bar
 from common.csvs import LARGEST_ID, MISSING, read_columns, read_header
 from common.features.ids import distinct
+from common.pickles import stamp_of
+from common.schema import is_array
 from common.source import unpacking
 
 import numpy as np
 
-TESTS = ("test_a", "test_b")
 MOST_DAYS = 999  # the tables of daily features have a block each
 MIN_WEIGHT = 0.1  # items of a machine list that the machine believes less are left out
 
@@ -211,7 +213,10 @@ def parse_embeddings(block, n_lines, width):
 
 
 def read_truth(source, note, log, report):
-    """{action: true probability, float (rows,)} of the stand-in; {} for other data."""
+    """{action: true probability, float (rows,)} of the stand-in; {} for other data.
+
+    Rows that were edited or sorted since it was made are told by the stamp of their labels.
+    """
     name = "true_probability.npy"
     if not source.has(name):
         return {}
@@ -220,30 +225,10 @@ def read_truth(source, note, log, report):
             table = np.load(file, allow_pickle=False)
         except ValueError:
             table = None
-    actions = note.get("columns")
-    if not belongs(table, actions, log):
+    labels = {action: log[action] for action in ACTIONS if action in log}
+    right = note.get("labels") == stamp_of(labels)
+    right = right and is_array(table, "f", (len(log["date_"]), len(labels)))
+    if not (right and ((table > 0) & (table < 1)).all()):
         report(name, "left out: it does not belong to these rows")
         return {}
-    return {action: table[:, i] for i, action in enumerate(actions)}
-
-
-def belongs(table, actions, log):
-    """Whether a table (rows, actions) holds the probabilities of the log's actions.
-
-    Rows that were edited or sorted since are told by their labels: where the probabilities P are
-    theirs, the sum of (label - P) and that of (label - P) (P - mean P) are near zero.
-    """
-    if not (isinstance(actions, list) and all(a in ACTIONS and a in log for a in actions)):
-        return False
-    if not isinstance(table, np.ndarray) or table.dtype.kind != "f":
-        return False
-    if table.shape != (len(log["date_"]), len(actions)) or not ((table > 0) & (table < 1)).all():
-        return False
-    for action, p in zip(actions, table.T, strict=True):
-        p = p.astype(np.float64)
-        variance = p * (1 - p)
-        for weight in (np.ones(len(p)), p - p.mean()):
-            surplus = ((log[action] - p) * weight).sum()
-            if abs(surplus) > 6 * np.sqrt((variance * weight**2).sum()):
-                return False
-    return True
+    return dict(zip(labels, table.T, strict=True))

@@ -9,14 +9,15 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
+from common.columns import TESTS
 from common.command import InputError
-from common.pickles import FIRST, VERSION, read, stamp_of
+from common.pickles import VERSION, read, stamp_of
 from common.schema import (
     check_column,
     check_key,
     check_meta,
     check_rows,
-    is_array,
+    check_vocabularies,
     is_name,
     require,
 )
@@ -37,6 +38,8 @@ class Data:
     named like a table is a row number in it; valid is empty where every day is trained on, test
     where no labelled rows are kept for the end. tasks {task: weight in the score}, loss_weights
     {task: weight in the loss} and features {feature: description} are those that `choose` chose.
+    unlabelled: {"test_a": columns, ...} of the files that are there. vocabularies: {name: raw ids,
+    sorted}, {} where no file has them.
     """
 
     meta: dict
@@ -48,6 +51,8 @@ class Data:
     tasks: dict = field(default_factory=dict)
     loss_weights: dict = field(default_factory=dict)
     features: dict = field(default_factory=dict)
+    unlabelled: dict = field(default_factory=dict)
+    vocabularies: dict = field(default_factory=dict)
 
     def choose(self, tasks=(), loss_weights=(), features=()):
         """Choose by names, and weights in the loss in the tasks' order; () for the data's own.
@@ -115,26 +120,6 @@ class Data:
         """Steps of an epoch, the last of them with rows that come again."""
         return math.ceil(len(self.train[self.first_task]) / batch_size)
 
-    def vocabulary(self, name):
-        """The raw ids of a vocabulary, int64, sorted; None where no file has them. InputError."""
-        path = self.folder / "vocabularies.pkl"
-        if not path.exists() or name not in self.meta["vocabularies"]:
-            return None
-        known = stamped(path, self.meta["stamp"]).get(name)
-        size = self.meta["vocabularies"][name] - FIRST
-        right = is_array(known, "iu", (size,)) and (np.diff(known) > 0).all()
-        require(right, f"{path}: {name!r:.40} must hold {size} whole numbers in ascending order")
-        return known.astype(np.int64, copy=False)
-
-    def unlabelled(self, name):
-        """The rows of NAME.pkl, checked as training rows are, but for labels; None without it."""
-        path = self.folder / f"{name}.pkl"
-        if not path.exists():
-            return None
-        rows = stamped(path, self.meta["stamp"])
-        check_rows(rows, self, path, labelled=False)
-        return rows
-
 
 def chosen(names, known, flag, folder):
     """{name: what is known of it} of the names. Raises InputError for one that is not known."""
@@ -188,8 +173,13 @@ def load(folder):
     for name, rows in splits.items():
         if name == "train" or (name == "valid" and meta["valid_day"] is not None) or rows:
             check_rows(rows, data, folder / f"{name}.pkl", labelled=True)
-    for name in meta["vocabularies"]:
-        data.vocabulary(name)
-    for name in ("test_a", "test_b"):
-        data.unlabelled(name)
+    for name in TESTS:
+        path = folder / f"{name}.pkl"
+        if path.exists():
+            data.unlabelled[name] = stamped(path, meta["stamp"])
+            check_rows(data.unlabelled[name], data, path, labelled=False)
+    path = folder / "vocabularies.pkl"
+    if path.exists():
+        data.vocabularies = stamped(path, meta["stamp"])
+        check_vocabularies(data.vocabularies, meta["vocabularies"], path)
     return data

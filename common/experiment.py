@@ -9,13 +9,14 @@ from pathlib import Path
 
 import common.backend  # noqa: F401
 from common import plots, results, saved
+from common.columns import TESTS
 from common.command import InputError
 from common.compiled import keep_programs, list_programs
 from common.contract import load
 from common.resume import checkpoint_folder
 from common.scores import add_tests, score_tasks, score_yardsticks
 from common.settings import changed, hyperparameters
-from common.submission import TESTS, submit, tests_of
+from common.submission import submit, tests_of
 
 import keras
 import numpy as np

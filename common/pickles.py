@@ -76,38 +76,36 @@ def stamp_of(parts):
 
 
 @contextmanager
-def naming(path):
-    """Give the path to an OSError that names no file, as where a disk is full."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-
-
-@contextmanager
 def beside(path):
     """A path next to `path` to write to; in the end it takes the place of `path`.
 
     What failed is removed, and what processes that were killed left of it. A link is followed; a
-    device such as /dev/stdout is written to itself.
+    device such as /dev/stdout is written to itself. An OSError that names no file, as where a disk
+    is full, gets the path.
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        with naming(path):
-            yield path
-        return
-    remove_left_behind(path.parent, f"-{path.name}")
-    place = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    is_device = path.exists() and not (path.is_file() or path.is_dir())
+    place = path if is_device else path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
-        with naming(path):
-            yield place
+        if not is_device:
+            remove_left_behind(path.parent, f"-{path.name}")
+        yield place
+        if not is_device:
             os.replace(place, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
-        if place.is_dir():
-            shutil.rmtree(place)
-        else:
-            place.unlink(missing_ok=True)
+        if not is_device:
+            remove(place)
+
+
+def remove(path):
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_left_behind(folder, ending=""):
@@ -118,9 +116,6 @@ def remove_left_behind(folder, ending=""):
         try:
             os.kill(int(path.name.split("-")[1]), 0)  # asks whether it is there, and sends nothing
         except ProcessLookupError:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            remove(path)
         except (ValueError, OSError):  # none of ours, or another user's
             continue

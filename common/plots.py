@@ -63,7 +63,7 @@ def comparison(path, runs, marks, data, current, target):
     title = f"{data.meta['name']}{synthetic}, validation, day {data.meta['valid_day']}"
     figure = new_figure(width, height, title)
     panels = figure.subplots(len(scores), len(tasks), sharey=True, squeeze=False)
-    drawn = {}  # of the marks: a line of each, for the legend
+    drawn = {}  # an artist of each kind, for the legend
     for score, row in zip(scores, panels, strict=True):
         for task, axes in zip(tasks, row, strict=True):
             cells = {name: values(runs, name, task, score) for name in order}
@@ -78,18 +78,21 @@ def comparison(path, runs, marks, data, current, target):
             axes.set_title(heading, fontsize=9, pad=pad)
         row[0].set_yticks(range(len(order)), names, fontsize=8)
         row[0].set_ylim(len(order) - 0.4, -0.6)
-    draw_legend(figure, runs, drawn, current, "\n".join(notes))
+    draw_legend(figure, drawn, ["bars: the standard deviation over runs", *notes])
     save(figure, path)
 
 
 def draw_panel(axes, cells, points, current):
-    """Draw {model: scores of its runs} and {mark: score}; gives {mark: its line} of those drawn."""
+    """Draw {model: scores of its runs} and {mark: score}; gives an artist of each kind drawn."""
     spans = []
+    drawn = {}
     for place, (name, cell) in enumerate(cells.items()):
         if cell and np.isfinite(cell).all():
             deviation = np.std(cell, ddof=1) if len(cell) > 1 else 0.0
-            style = dot(name.partition(" mean of ")[0] == current)
-            axes.errorbar(np.mean(cell), place, xerr=deviation or None, **style)
+            is_current = name.partition(" mean of ")[0] == current
+            kind = "the model just run" if is_current else "other models"
+            bar = deviation or None
+            drawn[kind] = axes.errorbar(np.mean(cell), place, xerr=bar, **dot(is_current))
             spans += [np.mean(cell) - deviation, np.mean(cell) + deviation]
     axes.grid(axis="y", color="0.88", linewidth=0.6)
     axes.tick_params(labelsize=8)
@@ -97,15 +100,14 @@ def draw_panel(axes, cells, points, current):
     if not spans:
         axes.set_xticks([])
         axes.text(0.5, 0.5, "no run", transform=axes.transAxes, ha="center", fontsize=8)
-        return {}
+        return drawn
     reach = 1.2 * max(max(spans) - min(spans), 0.004)
     low, high = min(spans) - reach, max(spans) + reach
     near = {name: point for name, point in points.items() if low <= point <= high}
-    drawn = {}
     for number, (name, point) in enumerate(points.items()):  # of equal style in all panels
         if name in near:
             style = {"color": GREY, "linestyle": DASHES[1 + number % 6], "linewidth": 1.3}
-            drawn[name] = axes.axvline(point, label=name, **style)
+            drawn[name] = axes.axvline(point, **style)
         elif np.isfinite(point):
             right = point > max(spans)
             note = f"{name} {point:.4f} →" if right else f"← {name} {point:.4f}"
@@ -130,23 +132,11 @@ def dot(is_current):
     return style | {"fmt": "o", "markersize": 6, "color": BLUE, "mfc": "white"}
 
 
-def draw_legend(figure, runs, drawn, current, notes):
-    """Explain the marks below all panels, and there give the notes, a text of lines."""
-    from matplotlib.lines import Line2D
-
-    names = set(runs["model"])
-    entries = []
-    for is_current, text in ((True, "the model just run"), (False, "other models")):
-        if (current in names) if is_current else (names - {current}):
-            style = dot(is_current)
-            shape = {key: style.get(key) for key in ("color", "mfc", "markersize")}
-            entries.append(Line2D([], [], linestyle="", marker=style["fmt"], label=text, **shape))
-    if runs.groupby("model")["seed"].nunique().max() > 1:
-        label = "standard deviation over runs"
-        entries.append(Line2D([], [], marker="|", color=BLUE, markersize=7, label=label))
-    entries += drawn.values()
-    place = {"loc": "outside lower center", "ncols": min(len(entries), 3), "title": notes}
-    figure.legend(handles=entries, fontsize=8, frameon=False, title_fontsize=7, **place)
+def draw_legend(figure, drawn, notes):
+    """Explain below all panels what is drawn in them, {text: artist}, and there give the notes."""
+    place = {"loc": "outside lower center", "ncols": min(len(drawn), 3) or 1}
+    texts = {"title": "\n".join(notes), "title_fontsize": 7, "fontsize": 8, "frameon": False}
+    figure.legend(list(drawn.values()), list(drawn), **place, **texts)
 
 
 def curves(path, title, logs, gates):
@@ -185,20 +175,10 @@ def curves(path, title, logs, gates):
 def even(losses):
     """The losses [(epochs done, mean since the last)] without means of few steps.
 
-    One over less than half of the longest stretch, as at the end of an epoch, joins the one before.
+    Few are less than half of the most, as at the end of an epoch.
     """
-    longest = max(np.diff([end for end, _ in losses], prepend=0))
-    merged = []
-    start = last = 0.0
-    for end, loss in losses:
-        if merged and end - last < longest / 2:
-            before = last - start
-            loss = (merged.pop()[1] * before + loss * (end - last)) / (end - start)
-        else:
-            start = last
-        merged.append((end, loss))
-        last = end
-    return merged
+    steps = np.diff([end for end, _ in losses], prepend=0)
+    return [mean for mean, n in zip(losses, steps, strict=True) if n >= steps.max() / 2]
 
 
 def draw_aucs(axes, logs):

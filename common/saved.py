@@ -94,13 +94,13 @@ def codes_of(raw, data, column):
         unknown = 0
     else:
         vocabulary = data.meta["features"][column]["vocabulary"]
-        known = data.vocabulary(vocabulary)
+        known = data.vocabularies.get(vocabulary)
         options = {"mask_token": -1}
         size = data.meta["vocabularies"][vocabulary]
         unknown = OTHER
     if known is not None and len(known) and (np.diff(known) > 0).all():
-        options["vocabulary_dtype"] = "int64"
-        return keras.layers.IntegerLookup(vocabulary=known, **options)(raw)
+        options |= {"vocabulary": np.asarray(known, np.int64), "vocabulary_dtype": "int64"}
+        return keras.layers.IntegerLookup(**options)(raw)
     return keras.ops.where((raw >= 0) & (raw < size), raw, unknown)
 
 

@@ -187,6 +187,15 @@ def check_numbers(column, shape, place):
     require(np.isfinite(column).all(), f"{place} holds NaN or infinity; 0 is the mean")
 
 
+def check_vocabularies(vocabularies, sizes, path):
+    """Raise InputError unless it holds the raw ids, sorted, of each vocabulary of this size."""
+    for name, size in sizes.items():
+        known = vocabularies.get(name)
+        right = is_array(known, "iu", (size - FIRST,)) and (np.diff(known) > 0).all()
+        problem = f"{path}: {name!r:.40} must hold {size - FIRST} whole numbers in ascending order"
+        require(right, problem)
+
+
 def check_rows(rows, data, path, labelled):
     """Raise InputError unless interactions keep the contract; labelled: whether tasks are there."""
     meta = data.meta

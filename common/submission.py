@@ -13,7 +13,6 @@ from pathlib import Path
 
 from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
 from common.command import InputError, Parser, user_errors
-from common.contest import TESTS
 from common.csvs import read_columns
 from common.pickles import beside
 from common.scores import uauc, weighted
@@ -34,8 +33,7 @@ def tests_of(data, tasks):
     raw = {raw for column, raw in data.meta.get("raw", {}).items() if column in data.tables}
     if not {"userid", "feedid"} <= raw or set(tasks) not in rounds:
         return {}
-    tests = {name: data.unlabelled(name) for name in TESTS}
-    return {name: rows for name, rows in tests.items() if rows is not None}
+    return data.unlabelled
 
 
 def raw_ids(data, rows, name):

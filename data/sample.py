@@ -38,6 +38,7 @@ sys.path.insert(0, str(ROOT))
 
 from common.columns import ACTIONS, FEED_EMBEDDINGS, FEED_INFO, TEST, USER_ACTION  # noqa: E402
 from common.command import Parser, bar, user_errors  # noqa: E402
+from common.pickles import stamp_of  # noqa: E402
 
 # Sizes at scale 1, from the published statistics.
 N_USERS, N_TEST_USERS = 20_000, 9_757
@@ -799,18 +800,9 @@ def make(out, scale, seed, drift, report):
     feeds = {name: values[met] for name, values in feeds.items() if name != "centres"}
     feeds["scale"] = scale
     _, feeds["authorid"] = np.unique(feeds["author"], return_inverse=True)
-    del (
-        user,
-        day,
-        feed,
-        device,
-        label,
-        probability,
-        interest,
-        play,
-        stay,
-        columns,
-    )  # room for the texts
+    stamp = stamp_of(dict(zip(ACTIONS, label.T.astype(np.uint8), strict=True)))
+    # room for the texts
+    del user, day, feed, device, label, probability, interest, play, stay, columns
     write_feed_info(out / "feed_info.csv", describe(feeds, ids, stage(9)), feeds, stage(10))
     say(f"feed_info.csv written, {len(ids):,} feeds")
     write_embeddings(out / "feed_embeddings.csv", ids, feeds["q"], feeds["authorid"], stage(11))
@@ -826,7 +818,7 @@ def make(out, scale, seed, drift, report):
         **({"drift": drift} if drift else {}),
         "rows": n_rows,
         "version": 1,
-        "columns": list(ACTIONS),
+        "labels": stamp,
     }
     (out / "source.json").write_text(json.dumps(about, indent=1) + "\n")
 

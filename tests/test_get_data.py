@@ -68,17 +68,17 @@ def test_rows_days_and_labels_stay_as_they_are_in_the_csv(source):
     log = pd.read_csv(source / "user_action.csv")
     test = pd.read_csv(source / "test_a.csv").assign(date_=4)
     parts = [(data.train, log[log.date_ < 3]), (data.valid, log[log.date_ == 3])]
-    for rows, csv in [*parts, (data.unlabelled("test_a"), test)]:
+    for rows, csv in [*parts, (data.unlabelled["test_a"], test)]:
         assert data.tables["user"]["key"][rows["user"]].tolist() == csv.userid.tolist()
         assert data.tables["feed"]["key"][rows["feed"]].tolist() == csv.feedid.tolist()
         assert rows["day"].tolist() == csv.date_.tolist()
-        assert decoded(rows["device"], data.vocabulary("device")) == csv.device.tolist()
+        assert decoded(rows["device"], data.vocabularies["device"]) == csv.device.tolist()
         actions = [action for action in ACTIONS if action in csv]
         assert set(rows) == {"user", "feed", "day", "device", *actions}
         assert all(rows[action].tolist() == csv[action].tolist() for action in actions)
     assert data.meta["tasks"] == {"read_comment": 4, "like": 3, "click_avatar": 2, "forward": 1}
     assert data.meta["more_tasks"] == {"favorite": 1, "comment": 1, "follow": 1}
-    assert data.tables["user"]["userid"][-1] == OTHER and data.unlabelled("test_b") is None
+    assert data.tables["user"]["userid"][-1] == OTHER and "test_b" not in data.unlabelled
 
 
 def test_meta_describes_every_feature_in_order(source):
@@ -106,7 +106,7 @@ def test_every_feature_of_a_feed_is_encoded(source):
         "bgm_singer_id": [None, 6, None, 6, None, None],
     }
     for name, ids in expected.items():
-        assert decoded(feed[name], data.vocabulary(name)) == ids, name
+        assert decoded(feed[name], data.vocabularies[name]) == ids, name
     expected = {  # tag 3 is in no training row, and an item of no weight is left out
         ("manual_tag_list", "tag"): [[], [1, 2, 1], [], [2, 9], ["other"], []],
         ("machine_tag_list", "tag"): [[], [1], [], [2, 9], ["other"], []],
@@ -115,7 +115,7 @@ def test_every_feature_of_a_feed_is_encoded(source):
     }
     for (name, vocabulary), lists in expected.items():
         items = np.split(feed[name]["values"], feed[name]["offsets"][1:-1])
-        assert [decoded(codes, data.vocabulary(vocabulary)) for codes in items] == lists, name
+        assert [decoded(codes, data.vocabularies[vocabulary]) for codes in items] == lists, name
     logs = np.log1p([20, 60])  # of the feeds seen in training that have a length
     expected = (np.log1p([20, 60, 20]) - logs.mean()) / logs.std()
     seconds = feed["videoplayseconds"][:, 0]
@@ -129,9 +129,9 @@ def test_every_feature_of_a_feed_is_encoded(source):
 
 def test_rare_ids_share_the_other_row(source):
     data = encode(source, "--min-count", 2)
-    assert data.vocabulary("userid").tolist() == [5, 9]
-    assert data.vocabulary("tag").tolist() == [1, 2, 9]  # 9 by both lists
-    assert decoded(data.train["device"], data.vocabulary("device")) == [1, 1, "other", 1, 1]
+    assert data.vocabularies["userid"].tolist() == [5, 9]
+    assert data.vocabularies["tag"].tolist() == [1, 2, 9]  # 9 by both lists
+    assert decoded(data.train["device"], data.vocabularies["device"]) == [1, 1, "other", 1, 1]
 
 
 def test_the_regime_exposures_has_its_name_and_the_days_own_views(source):
@@ -183,8 +183,8 @@ def test_what_the_validation_day_does_changes_no_feature_of_it(source, regime, e
 def test_valid_day_splits_and_leaves_later_days_out(source):
     data = encode(source, "--valid-day", 2)
     assert data.train["day"].tolist() == [1, 1] and data.valid["day"].tolist() == [2, 2, 2]
-    assert data.meta["valid_day"] == 2 and data.unlabelled("test_a") is None
-    assert encode(source).unlabelled("test_a")["day"].tolist() == [4, 4]
+    assert data.meta["valid_day"] == 2 and "test_a" not in data.unlabelled
+    assert encode(source).unlabelled["test_a"]["day"].tolist() == [4, 4]
     assert data.tables["user"]["user_history"].shape[0] == 4  # days 0..3
     log = pd.read_csv(source / "user_action.csv")
     log.loc[log.date_ == 3, "play"] += 5
@@ -269,7 +269,7 @@ def test_tests_play_and_some_actions_may_be_absent(source):
     (source / "test_a.csv").unlink()
     log = pd.read_csv(source / "user_action.csv").drop(columns=["favorite", "forward", "play"])
     data = encode(source, log=log)
-    assert data.unlabelled("test_a") is None and not any("watch_time" in n for n in data.features)
+    assert "test_a" not in data.unlabelled and not any("watch_time" in n for n in data.features)
     actions = [*data.meta["tasks"], *data.meta["more_tasks"]]
     assert actions == ["read_comment", "like", "click_avatar", "comment", "follow"]
     assert data.meta["features"]["user_taste"]["columns"] == [*actions, "views"]

@@ -93,9 +93,8 @@ def valid_folder(n_rows=30):
 def read_all(folder):
     """All that is read of a folder, as one nested dict."""
     data = load(folder)
-    vocabularies = {name: data.vocabulary(name) for name in data.meta["vocabularies"]}
     known = {"meta": data.meta, "tables": data.tables, "train": data.train, "valid": data.valid}
-    return known | {"test": data.unlabelled("test_a"), "vocabularies": vocabularies}
+    return known | {"test": data.unlabelled["test_a"], "vocabularies": data.vocabularies}
 
 
 def same(left, right):
@@ -118,7 +117,7 @@ def test_a_valid_folder_is_read_and_its_choices_made(tmp_path):
     assert data.tasks == {"share": 1, "like": 2}
     assert data.loss_weights == {"share": 2.0, "like": 0.5}
     assert list(data.features) == ["tags"]
-    assert data.vocabulary("tag").tolist() == [0, 3, 6, 9, 12, 15, 18]
+    assert data.vocabularies["tag"].tolist() == [0, 3, 6, 9, 12, 15, 18]
     labels = data.train["like"]
     assert data.log_odds("like") == pytest.approx(
         np.log((labels.sum() + 0.5) / (len(labels) - labels.sum() + 0.5))
@@ -127,11 +126,11 @@ def test_a_valid_folder_is_read_and_its_choices_made(tmp_path):
     (tmp_path / "valid.pkl").unlink()
     meta = valid_folder()["meta.pkl"]
     write_all(tmp_path, {"meta.pkl": meta | {"valid_day": None}})
-    assert load(tmp_path).valid == {}
+    data = load(tmp_path)
+    assert data.valid == data.vocabularies == {} and list(data.unlabelled) == ["test_a"]
     write_all(tmp_path, {"meta.pkl": meta})
     with pytest.raises(InputError, match=r"valid\.pkl is missing"):
         load(tmp_path)
-    assert data.vocabulary("tag") is None and data.unlabelled("test_b") is None
 
 
 @pytest.mark.parametrize("file", ["user.pkl", "feed.pkl", "train.pkl", "valid.pkl"])

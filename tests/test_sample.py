@@ -17,6 +17,7 @@ from common.columns import (
     USER_ACTION,
 )
 from common.command import InputError
+from common.pickles import stamp_of
 from data import sample
 
 import numpy as np
@@ -221,7 +222,8 @@ def test_layout(stand_in, log, feeds, tests, truth):
     assert ((0 < truth) & (truth < 1)).all()
     note = json.loads((stand_in / "source.json").read_text())
     made = {"name": "stand-in of scale 0.1, seed 1", "synthetic": True, "scale": SCALE, "seed": 1}
-    assert note == made | {"rows": len(log), "version": 1, "columns": [*ACTIONS]}
+    labels = stamp_of({action: log[action].to_numpy(np.uint8) for action in ACTIONS})
+    assert note == made | {"rows": len(log), "version": 1, "labels": labels}
 
 
 def test_embeddings(stand_in, feeds):

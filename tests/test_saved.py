@@ -95,7 +95,7 @@ def test_main_gives_the_model_and_its_printed_auc_is_that_of_scikit_learn(
     whole = saved.load(tiny_pickles / "mmoe.keras")
     rows = pd.read_csv(tiny / "test_a.csv")
     found = saved.probabilities(whole, rows)
-    wanted = result.model.logits(data.unlabelled("test_a"))
+    wanted = result.model.logits(data.unlabelled["test_a"])
     for task in TASKS:
         p = 1 / (1 + np.exp(-wanted[task].astype(np.float64)))
         np.testing.assert_allclose(found[task], p, atol=2e-6)

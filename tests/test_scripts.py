@@ -220,7 +220,7 @@ def test_every_day_is_trained_on_in_the_end(tiny, tmp_path):
     rows = {name: len(data.train["day"]) for name, data in (("whole", whole), ("final", final))}
     assert rows["final"] == rows["whole"] + len(whole.valid["day"])
     assert final.valid == {} and final.meta["valid_day"] is None
-    assert final.train["day"].max() == 14 and final.unlabelled("test_a")["day"].max() == 15
+    assert final.train["day"].max() == 14 and final.unlabelled["test_a"]["day"].max() == 15
     histories = [data.tables["user"]["user_history"] for data in (whole, final)]
     np.testing.assert_array_equal(*histories)  # both reach to day 15
     assert len(histories[0]) == 16 and final.meta["vocabularies"] != whole.meta["vocabularies"]

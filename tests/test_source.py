@@ -14,6 +14,7 @@ from common.columns import ACTIONS
 from common.command import InputError
 from common.contest import read_embeddings, read_log, read_source, read_truth
 from common.csvs import read_columns
+from common.pickles import stamp_of
 from common.source import Source, file_of
 
 import numpy as np
@@ -284,18 +285,20 @@ def test_a_broken_oracle_is_left_out_or_refused(source):
         np.savez(file, a=array) if isinstance(array, list) else np.save(file, array)
         return file.getvalue()
 
-    columns = [["like"], ["userid"], [["like"]], 5, "like", None, ["like", "forward"]]
-    arrays = [np.full((5, 1), p) for p in (0.5, 0.0, 1.0, 2.0, np.nan, 0.5j, 1, "x", True)]
+    log = contents(source)["log"]
+    labels = {name: np.array(log[name], np.uint8) for name in ACTIONS if name in log}
+    stamps = [stamp_of(labels), stamp_of({**labels, "like": 1 - labels["like"]}), 5, None, ["x"]]
+    shape = (5, len(labels))
+    arrays = [np.full(shape, p) for p in (0.5, 0.0, 1.0, 2.0, np.nan, 0.5j, 1, "x", True)]
     tables = [*map(saved, arrays), saved([1]), saved(np.full(5, 0.5)), b"x", saved(arrays[0])[:-1]]
-    right = 0
-    for names in columns:
-        (source / "source.json").write_text(json.dumps({"name": "x", "columns": names}))
+    whole = dict.fromkeys(labels, [0.5] * 5)
+    found = []
+    for stamp in stamps:
+        (source / "source.json").write_text(json.dumps({"name": "x", "labels": stamp}))
         for table in tables:
             (source / "true_probability.npy").write_bytes(table)
-            truth = contents(source)["truth"]
-            right += truth == {"like": [0.5] * 5}
-            assert truth in ({}, {"like": [0.5] * 5})
-    assert right == 1
+            found.append(contents(source)["truth"])
+    assert found == [whole] + [{}] * (len(found) - 1)
     assert "true_probability.npy cannot be unpacked" in refusal(
         source, **{"true_probability.npy": b""}
     )

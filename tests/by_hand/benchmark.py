@@ -243,7 +243,7 @@ def raw_column(data, name):
     column = {raw: column for column, raw in data.meta["raw"].items()}.get(name, name)
     if column in data.tables:
         return data.tables[column]["key"][data.valid[column]]
-    return data.vocabulary(column)[np.maximum(data.valid[column] - FIRST, 0)]
+    return data.vocabularies[column][np.maximum(data.valid[column] - FIRST, 0)]
 
 
 def milliseconds(work, n_tasks, times=20):

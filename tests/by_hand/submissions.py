@@ -16,10 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from common.columns import TESTS
 from common.command import Parser, user_errors
 from common.pickles import beside
 from common.results import versions
-from common.submission import TESTS, check, labels_of, official_score
+from common.submission import check, labels_of, official_score
 
 import pandas as pd
 from benchmark import run
