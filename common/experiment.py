@@ -65,8 +65,7 @@ class Experiment:
         self.data.choose(settings.tasks, settings.task_weights, settings.features)
         tasks = list(self.data.tasks)
         every = single_task and settings.target == "all"
-        default = self.data.first_task
-        self.target = default if every else settings.target or default
+        self.target = self.data.first_task if every else settings.target or self.data.first_task
         if self.target not in tasks:
             raise InputError(
                 f"--target {self.target} is no task of {self.folder}: it has {', '.join(tasks)}; "

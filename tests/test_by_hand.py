@@ -212,22 +212,22 @@ def test_only_the_best_settings_of_a_tenth_are_tried_on_the_whole(
     whole = shutil.copytree(tiny_pickles, tmp_path / "whole")
     write_all(whole, {"meta.pkl": read(whole / "meta.pkl") | {"name": "whole"}})
     aucs = (5, 9, 6, 8, 7, 1, 2, 3)
-    drawn = peers.drawn("LightGBM")
+    drawn = peers.drawn("DeepCTR ple")
 
     def tried(function, peer, folder, chosen, seed):
         return {"seconds": 1}, None, aucs[drawn.index(chosen)], {"trees": {}}
 
     monkeypatch.setattr(peers, "FOUND", tmp_path / "peers.csv")
     monkeypatch.setattr(peers, "apart", tried)
-    peers.search(tiny_pickles, ["LightGBM"])
+    peers.search(tiny_pickles, ["DeepCTR ple"])
     tenth = load(tiny_pickles).meta["name"]
     for _ in range(2):  # nothing is tried again
-        peers.search(whole, ["LightGBM"], tenth)
+        peers.search(whole, ["DeepCTR ple"], tenth)
         found = peers.searched().groupby("data")["auc_mean"]
         assert found.get_group(tenth).tolist() == [*aucs]
         assert found.get_group("whole").tolist() == [9, 8, 7]
-    with pytest.raises(InputError, match="no search of LightGBM on nothing"):
-        peers.search(whole, ["LightGBM"], "nothing")
+    with pytest.raises(InputError, match="no search of DeepCTR ple on nothing"):
+        peers.search(whole, ["DeepCTR ple"], "nothing")
 
 
 def test_the_scores_of_peers_go_on_where_they_were_stopped(tiny_pickles, tmp_path, monkeypatch):
