@@ -89,8 +89,9 @@ def own_experts(tasks, settings):
     if len(numbers) == 1:
         return dict.fromkeys(tasks, numbers[0])
     if len(numbers) != len(tasks):
+        given = ",".join(map(str, numbers))
         names = ", ".join(tasks)
-        raise InputError(f"--own-experts {numbers}: give one number, or one each of {names}.")
+        raise InputError(f"--own-experts {given}: give one number, or one each of {names}.")
     return dict(zip(tasks, numbers, strict=True))
 
 

@@ -68,7 +68,8 @@ class Data:
         weights = loss_weights or [1.0] * len(self.tasks)
         if len(weights) != len(self.tasks):
             names = ", ".join(self.tasks)
-            raise InputError(f"--task-weights {weights}: give one weight each of {names}.")
+            given = ",".join(map(str, weights))
+            raise InputError(f"--task-weights {given}: give one weight each of {names}.")
         if not any(weights):
             raise InputError("--task-weights gives no task any weight: give a positive one.")
         self.loss_weights = dict(zip(self.tasks, weights, strict=True))
