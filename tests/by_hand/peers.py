@@ -500,7 +500,7 @@ def time_to_score(source, goals, day, rounds, keep):
     for peer, function in {"DeepCTR mmoe": reach.deepctr, "LightGBM": reach.lightgbm}.items():
         chosen = best_of(peer, name, day)
         ways[peer] = reach.from_csvs(function, source, goals, chosen)
-        if {**DEFAULTS, **chosen}.keys() - {"columns", "trees", "epochs"}:  # no defaults itself
+        if chosen.keys() - {"columns", "trees", "epochs"}:  # they are not the defaults
             ways[f"{peer}, defaults"] = reach.from_csvs(function, source, goals, DEFAULTS)
     measure(f"AUC {goals[0]}, weighted uAUC {goals[1]}", ways, rounds, keep)
 
