@@ -229,6 +229,6 @@ def read_truth(source, note, log, report):
     right = note.get("labels") == stamp_of(labels)
     right = right and is_array(table, "f", (len(log["date_"]), len(labels)))
     if not (right and ((table > 0) & (table < 1)).all()):
-        report(name, "left out: it is of other rows, or of an older stand-in")
+        report(name, "left out: it is of other rows or an older stand-in")
         return {}
     return dict(zip(labels, table.T, strict=True))

@@ -276,7 +276,9 @@ def test_an_edited_or_sorted_stand_in_has_no_oracle(tiny):
             read_truth(place, place.note(), other, lambda *words, told=told: told.append(words))
             == {}
         ), name
-        assert told == [("true_probability.npy", "left out: it is of other rows, or of an older stand-in")]
+        assert told == [
+            ("true_probability.npy", "left out: it is of other rows or an older stand-in")
+        ]
 
 
 def test_a_broken_oracle_is_left_out_or_refused(source):
