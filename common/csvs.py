@@ -1,4 +1,4 @@
-"""The one reader of CSVs: columns by name, checked, of one type, or one sentence."""
+"""The one reader of CSVs: columns by name, checked, of one type, or one sentence. And a writer."""
 
 import csv
 import io
@@ -10,6 +10,7 @@ from itertools import islice
 
 from common.columns import FEED_IDS
 from common.command import InputError, bar
+from common.pickles import beside
 from common.source import Source, unpacking
 
 import numpy as np
@@ -64,6 +65,17 @@ def read_chunks(source, name, columns, optional=(), text=(), real=(), within=Non
         reader.refuse_bad_rows()
     if not n_rows:
         raise InputError(f"{place} has no rows: get the file again.")
+
+
+def write_columns(path, columns):
+    """Write {column: numbers (rows,)} as a CSV: reals with 6 decimals, NaN as nothing."""
+    line = ",".join("%.6f" if c.dtype.kind == "f" else "%d" for c in columns.values()) + "\n"
+    n_rows = len(next(iter(columns.values())))
+    with beside(path) as place, open(place, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerow(columns)
+        for first in range(0, n_rows, CHUNK):
+            chunk = (column[first : first + CHUNK].tolist() for column in columns.values())
+            file.write("".join(map(line.__mod__, zip(*chunk, strict=True))).replace("nan", ""))
 
 
 def present(columns, header, optional, place):
@@ -127,9 +139,7 @@ class Reader:
         size = self.source.size(self.name)
         place = self.source.path / self.name
         with (
-            np.errstate(
-                invalid="ignore"
-            ),  # inf is no whole number, which is said without a warning
+            np.errstate(invalid="ignore"),  # inf is no whole number, and a sentence says so
             self.source.open(self.name) as file,
             bar(f"reading {self.name}", size=size) as done,
         ):

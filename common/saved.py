@@ -12,7 +12,7 @@ from pathlib import Path
 
 import common.backend  # noqa: F401
 from common.command import InputError
-from common.csvs import read_columns, read_header
+from common.csvs import read_columns, read_header, write_columns
 from common.embedding import FeatureEmbedding, LookUp, specify
 from common.pickles import OTHER, beside
 from common.recommender import SCORING_BATCH, copied
@@ -170,8 +170,6 @@ def predict(path, csv, out):
     decimals. A dense feature of several numbers has the columns NAME_0, NAME_1, ...; an empty one
     is unknown, and counts as 0.
     """
-    import pandas as pd
-
     model = load(path)
     source, name = file_of(csv)
     wide = {tensor.name: tensor.shape[1:] for tensor in model.inputs}
@@ -191,10 +189,8 @@ def predict(path, csv, out):
     }
     with source.open(name) as file:
         order = [column for column in read_header(file, csv) if column in rows]
-    table = pd.DataFrame({column: rows[column] for column in order} | probabilities(model, inputs))
-    with beside(out) as place:
-        table.to_csv(place, index=False, float_format="%.6f", lineterminator="\n")
-    return len(table)
+    write_columns(out, {column: rows[column] for column in order} | probabilities(model, inputs))
+    return len(rows[order[0]])
 
 
 def export(path, folder):

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
 from common.command import InputError, Parser, user_errors
-from common.csvs import read_columns
-from common.pickles import beside
+from common.csvs import read_columns, write_columns
 from common.scores import uauc, weighted
 from common.source import file_of
 
@@ -54,12 +53,8 @@ def submit(path, data, rows, logits):
 
 def write(path, userid, feedid, probabilities):
     """Write ids (rows,) and {task: probability (rows,)}, the tasks in the contest's order."""
-    import pandas as pd
-
     tasks = {task: probabilities[task] for task in FINAL_ROUND_WEIGHTS if task in probabilities}
-    frame = pd.DataFrame({"userid": userid, "feedid": feedid, **tasks})
-    with beside(path) as place:
-        frame.to_csv(place, index=False, float_format="%.6f", lineterminator="\n")
+    write_columns(path, {"userid": userid, "feedid": feedid} | tasks)
 
 
 def read(path, columns):

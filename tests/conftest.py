@@ -33,7 +33,7 @@ if "TF_XLA_FLAGS" not in os.environ:  # workers and scripts compile an equal pro
 
 HERE = object()  # among the words of a command: the folder that it makes
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["mmoe", "FocalLoss", "matplotlib.pyplot", "sklearn.metrics"])
+SERVER.set_forkserver_preload(["mmoe", "FocalLoss", "matplotlib.figure", "pandas"])
 
 
 def script(name, *arguments, cwd, check=True, **options):

@@ -10,10 +10,11 @@ from common import csvs
 from common.columns import ACTIONS, FEED_IDS, KEYWORD_LISTS, TAG_LISTS
 from common.command import InputError
 from common.contest import MIN_WEIGHT, parse_list
-from common.csvs import LARGEST_ID, MISSING, read_columns
+from common.csvs import LARGEST_ID, MISSING, read_columns, write_columns
 from common.source import Source
 
 import numpy as np
+import pandas as pd
 import pytest
 from contest_files import EMBEDDINGS, FILES, FUZZ, LOG, TABLES, contents, refusal, written
 from hypothesis import given
@@ -35,6 +36,18 @@ def text_of(rows, **options):
     file = io.StringIO()
     csv.writer(file, **{"lineterminator": "\n"} | options).writerows(rows)
     return file.getvalue()
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 3, 20])
+def test_what_is_written_is_what_pandas_writes(n_rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(csvs, "CHUNK", 3)
+    rng = np.random.default_rng(n_rows)
+    reals = rng.choice([0.0, 1.0, np.nan, 1e-9, -2.5, 0.1234565, 3e7], (n_rows, 2))
+    columns = {"id": rng.integers(-(2**62), 2**62, n_rows), 'a "real", so': reals[:, 0]}
+    columns |= {"half": reals[:, 1].astype(np.float32), "few": rng.integers(0, 2, n_rows, np.uint8)}
+    write_columns(tmp_path / "out.csv", columns)
+    wanted = pd.DataFrame(columns).to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    assert (tmp_path / "out.csv").read_bytes() == wanted.encode()
 
 
 # ---- the same in another way

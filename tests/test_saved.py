@@ -157,7 +157,9 @@ def test_a_layer_of_ones_own_that_is_not_known_is_named_with_the_remedy(tmp_path
 
 def test_the_saved_model_loads_after_one_import(kept):
     code = f"""
-import mmoe, keras, numpy as np
+import mmoe, keras, numpy as np, sys
+assert not {{"sklearn", "matplotlib"}} & set(sys.modules)  # Keras would import them, for seconds
+import matplotlib.pyplot, sklearn.metrics
 model = keras.saving.load_model({str(kept / "mmoe.keras")!r})
 rows = {{name: np.array([3, 4]) for name in ("userid", "feedid", "device")}}
 print({{task: p.shape for task, p in model.predict(rows, verbose=0).items()}})
