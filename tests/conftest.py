@@ -139,6 +139,28 @@ def tiny_made(tiny, tmp_path_factory):
     return shared(tmp_path_factory, "tiny_made", "get_data.py", tiny, "--out", HERE)
 
 
+@pytest.fixture(scope="session")
+def stand_in_made(stand_in, tmp_path_factory):
+    return shared(tmp_path_factory, "stand_in_made", "get_data.py", stand_in, "--out", HERE)
+
+
+@pytest.fixture
+def stand_in_pickles(stand_in_made, tmp_path):
+    return shutil.copytree(stand_in_made, tmp_path / "stand_in_pickles", copy_function=os.link)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder with the contest's files made by hand."""
+    from contest_files import FILES
+
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    return folder
+
+
 @pytest.fixture
 def tiny_pickles(tiny_made, tmp_path):
     """A folder of the tiny stand-in's pickles for one test, which may write into it."""

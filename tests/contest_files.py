@@ -18,15 +18,18 @@ FUZZ = settings(
 LOG = f"""{",".join(USER_ACTION)}
 5,100,1,1,1,0,0,12000,13000,0,0,0,0
 5,101,1,1,0,0,1,3000,20,0,0,0,0
+5,100,2,2,0,0,0,500,20,0,0,0,0
 9,100,2,1,1,0,0,60000,90000,0,0,1,0
-9,102,2,2,0,0,0,0,20,1,0,0,0
-12,103,3,1,0,1,1,10,20,0,1,0,1
+9,102,2,1,0,0,0,0,20,1,0,0,0
+5,102,3,1,0,0,0,25000,25000,0,1,0,1
+9,100,3,2,1,0,0,800,900,0,0,0,0
+12,103,3,1,0,1,1,10,20,0,0,0,1
 """
 FEEDS = f"""{",".join(FEED_INFO)}
 103,7,20000,1 2,,,5.0,,,,3,3 0.9;8 0.00000011,,,
 100,7,20,7,,,5.0,6.0,40;41,40,1;2;1,1 0.8,,,
-101,8,5.5,8,,,,,41,,,,,,
-102,7,60,9,,,4.0,6.0,,,2;9,2 0.5;9 0.4,,,
+101,8,,8,,,,,41,,,,,,
+102,7,60.5,9,,,4.0,6.0,,,2;9,2 0.5;9 0.4,,,
 """
 VECTORS = np.random.default_rng(0).normal(size=(4, 8)).round(8)
 EMBEDDINGS = "feedid,feed_embedding\n" + "".join(
@@ -37,14 +40,6 @@ TABLES = {"user_action.csv": LOG, "feed_info.csv": FEEDS, "test_a.csv": TEST}
 FILES = {**TABLES, "feed_embeddings.csv": EMBEDDINGS}
 
 
-def written(folder):
-    """The folder, with the files in it."""
-    folder.mkdir()
-    for name, text in FILES.items():
-        (folder / name).write_text(text)
-    return folder
-
-
 def contents(place):
     """All that is read of a folder or zip, as lists."""
 
@@ -53,7 +48,8 @@ def contents(place):
             return {key: plain(part) for key, part in value.items() if key != "place"}
         if isinstance(value, list | tuple):
             return [plain(part) for part in value]
-        return value.tolist() if isinstance(value, np.ndarray) else value
+        # NaN, which is not equal to itself, as a number that no file has
+        return np.nan_to_num(value, nan=-77).tolist() if isinstance(value, np.ndarray) else value
 
     return plain(read_source(Source.of_contest(place), lambda stage, told: None))
 
@@ -66,9 +62,7 @@ def refusal(place, **changed):
     with pytest.raises(InputError) as refused:
         contents(place)
     for name in changed:
-        (place / name).unlink()
-    for name, content in before.items():
-        (place / name).write_bytes(content)
+        (place / name).write_bytes(before[name]) if name in before else (place / name).unlink()
     sentence = str(refused.value)
     assert "\n" not in sentence and sentence.endswith(".") and len(sentence) < 500, sentence
     assert str(place) in sentence

@@ -13,29 +13,20 @@ N_FEEDS = 11
 N_DAYS = 4
 N_ROWS = 50
 TASKS = ("read_comment", "like", "click_avatar", "forward")
-KINDS = {  # feature: (kind, table, vocabulary or partner)
-    "userid": ("id", "user", "userid"),
-    "author": ("id", "feed", "author"),
-    "device": ("id", None, "device"),
-    "tags": ("list", "feed", "tags"),
-    "words": ("list", "feed", "words"),
-    "machine_tags": ("list", "feed", "tags"),
-    "price": ("dense", None, None),
-    "seconds": ("dense", "feed", None),
-    "content": ("dense", "feed", None),
-    "past": ("dense", "user", None),
-    "taste": ("dot", "user", "content"),
-    "leaning": ("dot", "user", "seconds"),
+KINDS = {  # feature: its description, as meta.pkl has it
+    "userid": {"kind": "id", "table": "user", "vocabulary": "userid"},
+    "author": {"kind": "id", "table": "feed", "vocabulary": "author"},
+    "device": {"kind": "id", "table": None, "vocabulary": "device"},
+    "tags": {"kind": "list", "table": "feed", "vocabulary": "tags"},
+    "words": {"kind": "list", "table": "feed", "vocabulary": "words"},
+    "machine_tags": {"kind": "list", "table": "feed", "vocabulary": "tags"},
+    "price": {"kind": "dense", "table": None, "daily": False},
+    "seconds": {"kind": "dense", "table": "feed", "daily": False},
+    "content": {"kind": "dense", "table": "feed", "daily": False},
+    "past": {"kind": "dense", "table": "user", "daily": True},
+    "taste": {"kind": "dot", "table": "user", "daily": True, "with": "content"},
+    "leaning": {"kind": "dot", "table": "user", "daily": False, "with": "seconds"},
 }
-
-
-def feature(name):
-    """The description of a feature, as meta.pkl has it."""
-    kind, table, other = KINDS[name]
-    daily = {"daily": name in ("past", "taste")}
-    more = {"id": {}, "list": {}, "dense": daily, "dot": {**daily, "with": other}}[kind]
-    vocabulary = {"vocabulary": other} if kind in ("id", "list") else {}
-    return {"kind": kind, "table": table, **vocabulary, **more}
 
 
 def lists(rng, n, size):
@@ -74,7 +65,7 @@ def data_of(*names, n_rows=N_ROWS):
     }
     for i, task in enumerate(TASKS):
         rows[task] = (np.arange(n_rows) % (i + 3) == 0).astype(np.uint8)
-    features = {name: feature(name) for name in KINDS}
+    features = {name: dict(about) for name, about in KINDS.items()}
     sizes = {"userid": 9, "author": 5, "device": 3, "tags": 6, "words": 8}
     return Data(
         meta={"features": features, "vocabularies": sizes, "group": "user"},

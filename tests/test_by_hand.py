@@ -25,7 +25,6 @@ from scipy import stats
 sys.path.insert(0, str(ROOT / "tests" / "by_hand"))
 
 import benchmark
-import compare
 import documents
 import peers
 import reach
@@ -148,29 +147,38 @@ def test_losses_within_users_are_those_of_a_slow_loop(kind):
     assert found == pytest.approx(total / 60, rel=1e-5)
 
 
-@pytest.mark.parametrize("script", ["mmoe", "deepfm"])
-def test_the_logits_of_both_classes_differ_by_the_one_logit(script, small_pickles):
+@pytest.mark.parametrize("script, kind", [("mmoe", "bpr"), ("mmoe", "jrc2"), ("deepfm", "jrc2")])
+def test_a_way_adds_the_losses_of_all_tasks_to_cross_entropy(script, kind, small_pickles):
     module = import_module(script)
+    recommender = module.Recommender
     data = load(small_pickles)
     tasks = list(data.tasks)[: 1 if script == "deepfm" else None]
     usual = module.compiled_model(data, tasks, module.Settings())
-    with within_user.trained_by("jrc2-3-1-day", module):
+    with within_user.trained_by(f"{kind}-3-1-day", module):
         model = module.compiled_model(data, tasks, module.Settings())
-    batch, labels = next(iter(model.batches(data.train, 512, 0)))
-    inputs = list(usual.embedding(batch))
-    logits = within_user.of_both_classes(usual.network)(inputs)  # of the very same layers
-    for task, logit in usual.network(inputs).items():
-        assert logits[task].shape == (512, 2) and np.std(logits[task][:, 0]) > 0
-        assert np.allclose(within_user.difference(logits[task]), logit, atol=1e-5)
-    assert model.tasks == tasks and {z.shape[1] for z in model.network.output.values()} == {2}
+    assert module.Recommender is recommender and model.tasks == tasks
     assert {z.shape for z in model.logits(data.valid).values()} == {(len(data.valid["day"]),)}
-    expected = 0.0
-    for task in tasks:
-        label, z = labels[task].numpy(), logits[task].numpy()
-        score = z[:, 1] - z[:, 0]
-        expected += np.mean(np.log1p(np.exp(score)) - label * score)
-        expected += 3 * float(within_user.within_unit("jrc2", label, z, labels["unit"]))
-    assert float(model.compute_loss(batch, labels, logits)) == pytest.approx(expected, rel=1e-5)
+    batch, labels = next(iter(model.batches(data.train, 512, 0)))
+    assert len(set(labels["unit"].numpy())) < 100  # of users who come on half of the days
+    inputs = list(usual.embedding(batch))
+    logits = usual.network(inputs)
+    made = within_user.of_both_classes(usual.network) if kind == "jrc2" else usual.network
+    outputs = made(inputs)  # of the very same layers
+    entropy = 0.0
+    added = 0.0
+    for task, logit in logits.items():
+        label, z, score = labels[task].numpy(), outputs[task].numpy(), logit.numpy()[:, 0]
+        if kind == "jrc2":
+            assert z.shape == (512, 2) and np.std(z[:, 0]) > 0
+            assert np.allclose(within_user.difference(z), logit, atol=1e-5)
+        part = float(within_user.within_unit(kind, label, z, labels["unit"]))
+        assert part > 0 and z.shape[1] == model.network.output[task].shape[1]
+        entropy += np.mean(np.log1p(np.exp(score)) - label * score)
+        added += 3 * part
+    for names, wanted in ((labels, entropy + added), (tasks, entropy)):
+        some = {name: labels[name] for name in names}
+        found = float(model.compute_loss(batch, some, outputs))
+        assert found == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -183,27 +191,6 @@ def test_a_share_of_the_units_keeps_its_rows_together(share):
     )
     neighbours = np.mean(codes[order[1:]] == codes[order[:-1]])  # at most 1 - 500 / 20000
     assert neighbours == pytest.approx(0.975 * share, abs=0.05)
-
-
-def test_a_way_adds_the_losses_of_all_tasks_to_cross_entropy(small_pickles):
-    mmoe = import_module("mmoe")
-    data = load(small_pickles)
-    usual = mmoe.Recommender
-    with within_user.trained_by("bpr-3-1-day", mmoe):
-        model = mmoe.compiled_model(data, list(data.tasks), mmoe.Settings())
-    batch, labels = next(iter(model.batches(data.train, 512, 0)))
-    assert len(set(labels["unit"].numpy())) < 100  # of users who come on half of the days
-    logits = {task: labels[task][:, None] * 0.3 - 1 for task in data.tasks}
-    losses = [
-        float(model.compute_loss(batch, {name: labels[name] for name in names}, logits))
-        for names in (data.tasks, labels)
-    ]
-    parts = [
-        float(within_user.within_unit("bpr", labels[task], logits[task], labels["unit"]))
-        for task in data.tasks
-    ]
-    assert losses[1] == pytest.approx(losses[0] + 3 * sum(parts), rel=1e-5) and min(parts) > 0
-    assert mmoe.Recommender is usual
 
 
 def test_only_the_best_settings_of_a_tenth_are_tried_on_the_whole(
@@ -256,22 +243,15 @@ def test_the_scores_of_peers_go_on_where_they_were_stopped(tiny_pickles, tmp_pat
 
 
 def test_a_regimes_gain_is_over_the_same_model_and_peers_have_none(monkeypatch):
-    def runs_with(shift):
-        scores = pd.DataFrame({name: [0.6, 0.61, 0.63] for name in ("auc_like", "uauc_like")})
-        scores["auc_mean"] = scores["auc_like"] + shift * np.array([1, 1, 1.1])
-        return scores.assign(uauc_mean=np.nan)
+    usual = pd.DataFrame({name: [0.6, 0.61, 0.63] for name in ("auc_like", "uauc_like")})
+    usual = usual.assign(auc_mean=usual["auc_like"], uauc_mean=np.nan)
+    shown = usual.assign(auc_mean=usual["auc_like"] + [0.01, 0.01, 0.011])
+    places = {"usual": {"MMOE": usual, "LightGBM": usual}, "shown": {"MMOE": shown}}
 
-    places = {
-        "usual": {"MMOE": runs_with(0), "LightGBM": runs_with(0)},
-        "shown": {"MMOE": runs_with(0.01)},
-    }
-    monkeypatch.setattr(
-        documents,
-        "Folder",
-        lambda name: SimpleNamespace(
-            target="like", title=f"data, {name}", compared=lambda: places[name]
-        ),
-    )
+    def folder_of(name):
+        return SimpleNamespace(target="like", title="data", compared=lambda: places[name])
+
+    monkeypatch.setattr(documents, "Folder", folder_of)
     columns, rows = documents.regimes("usual", "shown")
     assert columns == ["AUC like", "uAUC", "mean AUC", "mean uAUC"] and list(rows) == ["MMOE"]
     half = stats.t.ppf(0.975, 2) * stats.sem([0.01, 0.01, 0.011])
@@ -359,7 +339,7 @@ def test_a_cell_is_mean_and_deviation_of_gains_mean_and_standard_error():
 
 def test_speeds_are_those_of_the_first_and_the_last_epoch():
     lines = [f"epoch {n}/3  loss 0.5  like  auc 0.7  {n},234 rows/s" for n in (1, 2, 3)]
-    speeds = compare.speeds("\n".join(["headline, 9 rows/s", *lines, "like validation AUC: 0.7"]))
+    speeds = benchmark.speeds("\n".join(["headline, 9 rows/s", *lines, "like validation AUC: 0.7"]))
     assert speeds == {"first rows/s": 1234, "last rows/s": 3234}
 
 

@@ -38,11 +38,8 @@ def test_rows_labels_ids_and_numbers_come_out_as_they_went_in(people, tmp_path):
     test = path.with_name("census-income.test.gz")
     script("data/census.py", path, test, "--out", "made", "--valid-share", "0.2", cwd=tmp_path)
     data = load(tmp_path / "made")
-    assert [len(rows["income"]) for rows in (data.train, data.valid, data.test)] == [
-        16_000,
-        4_000,
-        N,
-    ]
+    parts = (data.train, data.valid, data.test)
+    assert [len(rows["income"]) for rows in parts] == [16_000, 4_000, N]
     assert (data.test["income"] == (table["income"] == "50000+.")).all()
     assert (data.test["single"] == (table["marital"] == "Never married")).all()
     assert not {"marital", "weight", "income_bin"} & set(data.features)
@@ -67,10 +64,7 @@ def test_a_script_trains_on_it_and_scores_the_test_file(people, tmp_path):
 
 
 WRONG = [  # what is changed in the file, and what the sentence must name
-    (
-        lambda text: text.replace(", ", ",", 1).replace("50000+.", "rich", 1),
-        "column income: 'rich'",
-    ),
+    (lambda t: t.replace(", ", ",", 1).replace("50000+.", "rich", 1), "column income: 'rich'"),
     (lambda text: text.replace(",", ", x, ", 1), "43 columns and not 42"),
     (lambda text: "-" + text, "line 1, column age"),
     (lambda text: "", "cannot be parsed"),

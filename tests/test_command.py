@@ -70,15 +70,12 @@ def numeric_fields():
 
 def outside(item):
     """Words that the range of a numeric field does not hold, nor any field's."""
-    bounds = item.metadata["bounds"]
+    low, high, above, below = item.metadata["bounds"].values()
     words = ["nan", "inf", "-inf", "two", "1e999", "0x10", "-"]
     words += ["1.5", "1e3"] if kind_of(item) is int else []
-    if bounds["low"] is not None:
-        words += [str(bounds["low"] - 1), str(bounds["low"] - 10**6)]
-    if bounds["high"] is not None:
-        words += [str(bounds["high"] + 1), str(bounds["high"] * 1000 + 1)]
-    words += [str(bound) for bound in (bounds["above"], bounds["below"]) if bound is not None]
-    return words
+    words += [] if low is None else [str(low - 1), str(low - 10**6)]
+    words += [] if high is None else [str(high + 1), str(high * 1000 + 1)]
+    return words + [str(bound) for bound in (above, below) if bound is not None]
 
 
 @pytest.mark.parametrize("module, item", numeric_fields())
@@ -111,19 +108,14 @@ def test_any_word_for_any_flag_is_taken_or_refused_in_a_sentence(module, data):
 
 def within(item):
     """Values of a field within its range, the ends too; of whole numbers the least, to be quick."""
-    bounds = item.metadata["bounds"]
-    low = bounds["low"]
-    high = bounds["high"]
+    low, high, above, below = item.metadata["bounds"].values()
     kind = kind_of(item)
     if kind is int:
         values = st.integers(low, low + 2)
     elif kind is float:
-        low = bounds["above"] if low is None else low
-        high = bounds["below"] if high is None else high
-        out = {
-            "exclude_min": bounds["above"] is not None,
-            "exclude_max": bounds["below"] is not None,
-        }
+        low = above if low is None else low
+        high = below if high is None else high
+        out = {"exclude_min": above is not None, "exclude_max": below is not None}
         values = st.floats(low, high, allow_nan=False, allow_infinity=False, **out)
         values |= st.floats(low, min(low + 0.1, high or 1), **out)
     else:
@@ -210,16 +202,10 @@ def test_settings_made_in_python_are_checked_by_the_same_ranges():
     made = mmoe.Settings(tower=[32], learning_rate=1, embedding_l2=0)
     assert made.tower == (32,) and isinstance(made.learning_rate, float)
     assert changed(made) == "--learning-rate 1.0"
-    for wrong in (
-        {"dropout": 1.0},
-        {"learning_rate": 10**310},
-        {"experts": 0},
-        {"tower": 32},
-        {"epochs": 1.5},
-        {"seed": True},
-    ):
-        with pytest.raises(InputError, match=flag_of(next(iter(wrong)))):
-            mmoe.Settings(**wrong)
+    wrong = {"dropout": 1.0, "learning_rate": 10**310, "experts": 0, "tower": 32, "epochs": 1.5}
+    for name, value in {**wrong, "seed": True}.items():
+        with pytest.raises(InputError, match=flag_of(name)):
+            mmoe.Settings(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -232,6 +218,11 @@ def test_settings_made_in_python_are_checked_by_the_same_ranges():
         (OSError(errno.ENOSPC, "", "x.pkl"), 2, ["x.pkl", "No space left", "make room"]),
         (FileNotFoundError(errno.ENOENT, "", "y"), 2, ["y", "No such file", "check the path"]),
         (PermissionError(errno.EACCES, "", "z"), 2, ["z", "Permission denied", "permissions"]),
+        *[  # a full disk, whatever says so
+            (kind(f"/x/y; {os.strerror(number)} [[node]]"), 2, ["make room on"])
+            for kind in (RuntimeError, ValueError, OSError)
+            for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        ],
     ],
 )
 def test_what_goes_wrong_ends_a_command_with_a_sentence_and_its_code(error, code, parts, capsys):

@@ -2,16 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 
 from common import compiled
 
 import pandas as pd
 import pytest
-from conftest import ROOT
-
-SMALL = ["--hidden", "8", "--batch-size", "4096"]
+from conftest import script
 
 
 @pytest.fixture
@@ -57,11 +53,10 @@ def test_a_users_own_flags_stay(tmp_path, monkeypatch):
 
 def test_a_second_run_compiles_nothing_and_scores_the_same(small_pickles, tmp_path):
     world = {name: value for name, value in os.environ.items() if name != "TF_XLA_FLAGS"}
-    words = [sys.executable, ROOT / "deepfm.py", "--user-data", small_pickles, *SMALL]
+    words = ("deepfm.py", "--user-data", small_pickles, "--hidden", 8, "--batch-size", 4096)
     made = []
     for _ in range(2):
-        run = subprocess.run(words, capture_output=True, text=True, env=world, cwd=tmp_path)
-        assert run.returncode == 0 and run.stderr == "", run.stderr
+        assert script(*words, cwd=tmp_path, env=world).stderr == ""
         (place,) = (small_pickles / ".compiled").iterdir()
         made.append({path: path.stat().st_mtime_ns for path in place.glob("*.pb")})
         if len(made) == 1:

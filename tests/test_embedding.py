@@ -88,19 +88,6 @@ def test_only_what_the_features_need_is_read(names, inputs, fields, width):
     assert dense.shape == (N_ROWS, width)
 
 
-def test_daily_features_stand_still_at_the_last_day_for_the_test():
-    data = data_of("taste", "past")
-    layer = embedded(data)
-    spec, arrays = specify(data, latest=True)
-    still = FeatureEmbedding(LookUp(spec, {k: tf.constant(v) for k, v in arrays.items()}), 4)
-    assert "day" not in spec["inputs"]
-    rows = {"user": tf.constant([1, 2]), "feed": tf.constant([3, 4])}
-    last = layer(layer.look_up(rows | {"day": tf.constant([N_DAYS - 1] * 2)}))[1]
-    np.testing.assert_array_equal(still(still.look_up(rows))[1], last)
-    first = layer(layer.look_up(rows | {"day": tf.constant([0, 0])}))[1]
-    assert not np.array_equal(first, last)
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_for_the_test_each_value_stands_where_it_stood_in_training(seed):
     """Whatever features there are, in whatever order; the saved network has but one order."""
@@ -109,6 +96,7 @@ def test_for_the_test_each_value_stands_where_it_stood_in_training(seed):
     data = data_of(*map(str, names))
     layer = embedded(data)
     spec, arrays = specify(data, latest=True)
+    assert "day" not in spec["inputs"]
     still = FeatureEmbedding(LookUp(spec, {k: tf.constant(v) for k, v in arrays.items()}), 4)
     still.table.assign(layer.table)
     data.train["day"][:] = N_DAYS - 1

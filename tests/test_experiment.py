@@ -3,16 +3,13 @@
 import json
 import signal
 from dataclasses import replace
-from types import SimpleNamespace
 
 import deepfm
 import mmoe
-from common import callbacks, resume, saved
+from common import callbacks, resume
 from common.callbacks import TrainingLog
-from common.columns import TASKS
 from common.command import STOPS, InputError, Stopped
 from common.contract import load
-from common.experiment import Experiment
 from common.pickles import read, write_all
 from common.resume import BestEpoch, Resume
 from common.scores import mean_auc
@@ -41,9 +38,8 @@ class Scripted(keras.callbacks.Callback):
         logs["val_auc"] = mean_auc(self.log.scores[-1][1])
 
 
-def epoch_kept(aucs, patience, folder, log=None, begin=0):
+def epoch_kept(aucs, patience, folder, log, begin=0):
     """The epoch whose weights a model has after `fit`, what the log says, and the epochs run."""
-    log = log or TrainingLog(data_of(), "like")
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(loss="mse")
     callbacks = [Scripted(aucs, log), BestEpoch(patience, log, folder)]
@@ -55,7 +51,7 @@ def epoch_kept(aucs, patience, folder, log=None, begin=0):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_patience_keeps_the_best_epoch_and_ends_where_an_obvious_loop_ends(seed, tmp_path):
+def test_patience_keeps_the_best_epoch_of_an_obvious_loop_stopped_or_not(seed, tmp_path):
     rng = np.random.default_rng(seed)
     aucs = rng.random(rng.integers(2, 12)).round(1).tolist()
     patience = int(rng.integers(1, 4))
@@ -65,25 +61,18 @@ def test_patience_keeps_the_best_epoch_and_ends_where_an_obvious_loop_ends(seed,
         run = epoch + 1
         if epoch - best >= patience:
             break
-    assert epoch_kept(aucs, patience, tmp_path) == (best, best + 1, run)
+    for stop in (0, *range(2, run)):
+        log = TrainingLog(data_of(), "like")
+        if stop:
+            epoch_kept(aucs[:stop], patience, tmp_path / str(stop), log)
+        found = epoch_kept(aucs, patience, tmp_path / str(stop), log, begin=stop)
+        assert found == (best, best + 1, run), stop
 
 
-@pytest.mark.parametrize("stop", range(1, 5))
-def test_a_run_that_goes_on_keeps_what_one_that_was_not_stopped_keeps(stop, tmp_path):
-    aucs = [0.6, 0.8, 0.7, 0.75, 0.72, 0.9]
-    whole = epoch_kept(aucs, 3, tmp_path / "whole")
-    log = TrainingLog(data_of(), "like")
-    epoch_kept(aucs[:stop] if stop > 1 else aucs[:2], 3, tmp_path / "stopped", log)
-    gone = epoch_kept(aucs, 3, tmp_path / "stopped", log, begin=len(log.scores))
-    assert gone == whole == (1, 2, 5)
-
-
-def test_patience_needs_epochs_a_day_that_validates_and_two_classes(tmp_path):
-    with pytest.raises(InputError, match="--patience chooses among epochs"):
-        epoch_kept([0.5], 1, tmp_path)
-    with pytest.raises(InputError, match="--patience: the validation rows are of one class"):
-        epoch_kept([float("nan")] * 2, 1, tmp_path)
+def test_patience_needs_a_day_that_validates_and_two_classes(tmp_path):
     data = data_of()
+    with pytest.raises(InputError, match="--patience: the validation rows are of one class"):
+        epoch_kept([float("nan")] * 2, 1, tmp_path, TrainingLog(data, "like"))
     data.valid = {}
     settings = mmoe.Settings(user_data=str(tmp_path), epochs=3, patience=1, quiet=True)
     with pytest.raises(InputError, match="--patience needs a day that validates"):
@@ -146,42 +135,22 @@ def test_whatever_ends_training_ctrl_c_does_what_it_did_before(small_pickles):
     assert [signal.getsignal(number) for number in STOPS] == handlers
 
 
-def own_table(folder, n_ids, n_rows):
-    """Pickles of a user's own table with one id of so many values: the Data."""
-    rng = np.random.default_rng(0)
-    columns = {
-        "site": rng.integers(0, n_ids, n_rows, dtype=np.int32),
-        "click": (rng.random(n_rows) < 0.3).astype(np.uint8),
-        "stamp": "mine",
-    }
-    meta = {"version": 3, "stamp": "mine", "name": "mine", "synthetic": False}
-    meta |= {"tasks": {"click": 1}, "group": None, "tables": [], "valid_day": 0}
-    meta |= {"vocabularies": {"site": n_ids}}
-    meta["features"] = {"site": {"kind": "id", "table": None, "vocabulary": "site"}}
-    write_all(folder, {"meta.pkl": meta, "train.pkl": columns, "valid.pkl": columns})
-    return load(folder)
-
-
 @pytest.mark.parametrize(
-    "n_ids, n_rows, size, epochs",  # epochs with the bounds of DeepFM, MMOE and FocalLoss
+    "n_ids, size, epochs",  # of 20,000 rows, with the bounds of DeepFM, MMOE and FocalLoss
     [
-        (12, 20_000, 1024, (8, 8, 8)),  # few ids, a short epoch
-        (12, 20_000, 50, (3, 3, 3)),  # few ids, an epoch of 400 steps
-        (12, 20_000, 8, (1, 1, 2)),
-        (100, 20_000, 1024, (1, 2, 2)),  # 200 rows an id
-        (100, 20_000, 20, (1, 1, 2)),  # an epoch of 1000 steps
+        (12, 1024, (8, 8, 8)),  # few ids, a short epoch
+        (12, 50, (3, 3, 3)),  # few ids, an epoch of 400 steps
+        (12, 8, (1, 1, 2)),
+        (100, 1024, (1, 2, 2)),  # 200 rows an id
+        (100, 20, (1, 1, 2)),  # an epoch of 1000 steps
     ],
 )
-def test_the_number_of_epochs_fits_the_data(n_ids, n_rows, size, epochs, tmp_path):
-    data = own_table(tmp_path, n_ids, n_rows)
+def test_the_number_of_epochs_fits_the_data(n_ids, size, epochs):
+    data = data_of("userid", n_rows=20_000)
+    data.meta["vocabularies"]["userid"] = n_ids
     bounds = ({}, {"at_most": 2}, {"at_least": 2})
     assert tuple(data.usual_epochs(size, **bound) for bound in bounds) == epochs
-    assert data.has_few_ids == (n_rows >= 500 * n_ids)
-
-
-def with_test(folder, rows):
-    """Write test.pkl with these rows."""
-    write_all(folder, {"test.pkl": rows})
+    assert data.has_few_ids == (n_ids == 12)
 
 
 def test_rows_of_test_pkl_are_scored_at_the_end_and_stand_in_table_and_results(
@@ -189,7 +158,7 @@ def test_rows_of_test_pkl_are_scored_at_the_end_and_stand_in_table_and_results(
 ):
     valid = read(small_pickles / "valid.pkl")
     half = {k: v if k == "stamp" else v[::2] for k, v in valid.items()}
-    with_test(small_pickles, half)
+    write_all(small_pickles, {"test.pkl": half})
     result = mmoe.main(["--user-data", str(small_pickles), *FAST, "--runs", "2"])
     shown = capsys.readouterr().out
     data = load(small_pickles)
@@ -210,33 +179,11 @@ def test_rows_without_labels_are_no_test_split(tiny_pickles, capsys):
     valid = read(tiny_pickles / "valid.pkl")
     tasks = load(tiny_pickles).meta
     labels = {*tasks["tasks"], *tasks["more_tasks"]}
-    with_test(tiny_pickles, {k: v for k, v in valid.items() if k not in labels})
+    write_all(tiny_pickles, {"test.pkl": {k: v for k, v in valid.items() if k not in labels}})
     assert load(tiny_pickles).test == {}
-    with_test(tiny_pickles, {k: v for k, v in valid.items() if k != "like"})
+    write_all(tiny_pickles, {"test.pkl": {k: v for k, v in valid.items() if k != "like"}})
     with pytest.raises(InputError, match=r"test\.pkl: column like must be there"):
         load(tiny_pickles)
-
-
-@pytest.mark.parametrize("column", ["user", "day", "device", "like"])
-def test_a_wrong_test_pkl_is_refused_as_a_wrong_valid_pkl_is(column, tiny_pickles):
-    valid = read(tiny_pickles / "valid.pkl")
-    with_test(tiny_pickles, valid | {column: np.full_like(valid[column], 255)})
-    with pytest.raises(InputError, match=f"test.pkl: column {column}"):
-        load(tiny_pickles)
-
-
-def zeros(rows, tasks):
-    return {task: np.zeros(len(rows["user"])) for task in tasks}
-
-
-def test_a_model_of_fewer_tasks_than_the_data_makes_no_submission(tiny_pickles, monkeypatch):
-    monkeypatch.setattr(saved.Part, "of", lambda model: None)
-    settings = mmoe.Settings(user_data=str(tiny_pickles), target="like", quiet=True)
-    for tasks, tests in ((["like"], []), (TASKS, ["test_a", "test_b"])):
-        experiment = Experiment(settings)
-        model = SimpleNamespace(tasks=tasks, logits=lambda rows, tasks=tasks: zeros(rows, tasks))
-        experiment.keep(0, [model], [SimpleNamespace(final_scores={})])
-        assert list(experiment.tests) == tests
 
 
 def test_the_line_of_an_epoch_shows_the_task_of_the_last_line():

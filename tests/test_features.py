@@ -168,9 +168,8 @@ def test_tastes_equal_loops_over_strictly_earlier_days(monkeypatch, play, block)
     vectors = np.random.default_rng(1).normal(size=(8, 3)).astype(np.float32)
     vectors[0] = 0
     scale = np.sqrt(np.mean([(a @ b) ** 2 for a in vectors[1:7] for b in vectors[1:7]]))
-    (feature,) = taste.features(
-        past, {"feed_embedding": Feature("dense", "feed", vectors)}
-    ).values()
+    embedding = {"feed_embedding": Feature("dense", "feed", vectors)}
+    (feature,) = taste.features(past, embedding).values()
     for day, found in zip(DAYS, feature.values, strict=True):
         assert_close(found, slow_tastes(log[log.day < day], vectors, scale))
     assert feature.columns == (*ACTIONS, *(["watch_time"] if play else []), "views")

@@ -17,6 +17,7 @@ from conftest import ROOT, assert_one_sentence, script
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EVIDENCE = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
 CONTRACT = (ROOT / "user_data" / "README.md").read_text(encoding="utf-8")
+SCRIPTS = {"deepfm.py": deepfm, "mmoe.py": mmoe, "ple.py": ple, "FocalLoss.py": FocalLoss}
 LINKS = sorted(set(re.findall(r"\[(`\w+`(?:[,、] ?`\w+`)*)\]\((\w+\.py)\)", README)))
 
 
@@ -31,20 +32,6 @@ def test_both_languages_link_each_model():
     english, chinese = README.split("# 中文说明\n")
     for _, file in LINKS:
         assert f"]({file})" in english and f"]({file})" in chinese
-
-
-def test_every_flag_shown_for_a_script_is_a_flag_of_it():
-    scripts = {"deepfm": deepfm, "mmoe": mmoe, "ple": ple, "FocalLoss": FocalLoss}
-    shown = [
-        (name, flag)
-        for name, rest in re.findall(r"python (\w+)\.py (--[^`#\n]*)", README + EVIDENCE)
-        for flag in re.findall(r"--[\w-]+", rest)
-        if name in scripts
-    ]
-    assert len(shown) > 8
-    for name, flag in shown:
-        flags = {flag_of(field) for field in vars(scripts[name].Settings())}
-        assert flag in flags, (name, flag)
 
 
 TESTED = {  # a command's script and flags: the test that runs them
@@ -78,28 +65,28 @@ TESTED = {  # a command's script and flags: the test that runs them
 def commands(text):
     """The commands that a document shows, in lines of their own and within sentences."""
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    shown = re.findall(r"^    (python .*)$", text, re.MULTILINE) + re.findall(
-        r"`(python .+?)`", text
-    )
-    return [part.strip() for line in shown for part in re.split("#|&&|[;；，。]", line)]
+    shown = re.findall(r"(?m)(?:^    |`)(python [^`\n]+)", text)
+    parts = [part.strip() for line in shown for part in re.split("#|&&|[;；，。]", line)]
+    return [part for part in parts if part.startswith("python ")]
 
 
-def test_every_command_is_run_by_a_test_or_listed_as_run_by_hand():
+def test_every_command_has_its_scripts_flags_and_is_run_by_a_test_or_listed_as_run_by_hand():
     by_hand = EVIDENCE.split("## Commands that no test runs\n")[1]
-    n = 0
-    for command in commands(README) + commands(EVIDENCE):
-        if not command.startswith("python "):
-            continue
-        n += 1
+    every = commands(README) + commands(EVIDENCE)
+    assert len(every) > 40
+    for command in every:
         words = command.removeprefix("python ").removeprefix("-m ").split()
+        flags = sorted({word for word in words if word.startswith("--")})
+        if words[0] in SCRIPTS:
+            settings = SCRIPTS[words[0]].Settings()
+            assert set(flags) <= set(map(flag_of, vars(settings))), command
         if words[0] in by_hand or "FLAGS" in words:
             assert words[0].startswith("tests/by_hand/") or "FLAGS above" in by_hand, command
             continue
-        shape = " ".join([words[0], *sorted({word for word in words if word.startswith("--")})])
+        shape = " ".join([words[0], *flags])
         assert shape in TESTED, command
         file, name = TESTED[shape].split("::")
         assert f"\ndef {name}" in (ROOT / "tests" / file).read_text(), name
-    assert n > 40
 
 
 def test_every_place_that_the_documents_name_is_there():

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_data import N_ROWS, data_of, embedded, rows_of
+from small_data import data_of, embedded, rows_of
 
 
 def dense_adam(table, gradients, rate, l2=0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
@@ -90,23 +90,17 @@ def compiled(model, optimizer, **options):
     return model
 
 
-def by_a_plain_tape(model, data, rows):
-    """The loss of these rows, its dense gradient by the table, and those by the weights."""
-    columns = {name: column[rows] for name, column in rows_of_numpy(data, model).items()}
+def by_a_plain_tape(model, batch, labels):
+    """The loss of a batch, its dense gradient by the table, and those by the weights."""
     with tf.GradientTape() as tape:
-        logits = model(model.embedding.look_up(columns), training=True)
+        logits = model(batch, training=True)
         loss = 0.0
         for task, weight in (("like", 2.0), ("forward", 1.0)):
-            label = data.train[task][rows].astype(np.float32)
-            entropy = tf.nn.sigmoid_cross_entropy_with_logits(label, logits[task][:, 0])
+            entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels[task], logits[task][:, 0])
             loss += weight * tf.reduce_mean(entropy)
     table, *weights = model.trainable_variables
     gradients = tape.gradient(loss, [table.value, *(weight.value for weight in weights)])
     return loss, [g if g is None else tf.convert_to_tensor(g).numpy() for g in gradients]
-
-
-def rows_of_numpy(data, model):
-    return {name: tensor.numpy() for name, tensor in rows_of(data, model.embedding).items()}
 
 
 class Keeps(keras.optimizers.SGD):
@@ -121,10 +115,11 @@ def test_a_step_has_the_gradients_of_a_plain_tape(features):
     data = data_of(*FEATURES[features])
     model = compiled(recommender(data), Keeps(), jit_compile=False, run_eagerly=True)
     rows = np.array([3, 1, 4, 1, 5, 9, 2, 2])
-    columns = {name: column[rows] for name, column in rows_of_numpy(data, model).items()}
+    columns = {name: data.train[name][rows] for name in model.embedding.look_up.spec["inputs"]}
+    batch = model.embedding.look_up(columns)
     labels = {task: data.train[task][rows].astype(np.float32) for task in ("like", "forward")}
-    logs = model.train_step((model.embedding.look_up(columns), labels))
-    loss, wanted = by_a_plain_tape(model, data, rows)
+    logs = model.train_step((batch, labels))
+    loss, wanted = by_a_plain_tape(model, batch, labels)
     assert float(logs["loss"]) == pytest.approx(float(loss), rel=1e-5)
     for variable, gradient in zip(model.trainable_variables, wanted, strict=True):
         if gradient is None:  # nothing is embedded
@@ -149,22 +144,10 @@ def test_fit_compiled_is_fit_step_by_step_in_python():
         np.testing.assert_allclose(ours, wanted, atol=1e-5)
 
 
-def test_a_step_is_traced_once_and_compiled_for_few_shapes():
-    """What is filled up keeps the shapes of an epoch's batches to very few."""
-    traced = []
-    data = data_of(n_rows=3000)
-
-    class Counted(Recommender):
-        def train_step(self, batch):
-            traced.append(1)
-            return super().train_step(batch)
-
-    plain = recommender(data)
-    model = compiled(Counted(plain.embedding, plain.network), LazyAdam())
-    batches = model.batches(data.train, 100, seed=0)
+def test_what_is_filled_up_keeps_the_shapes_of_an_epochs_batches_to_one():
+    data = data_of(n_rows=3000)  # how often a step is traced is counted below
+    batches = compiled(recommender(data), LazyAdam()).batches(data.train, 100, seed=0)
     shapes = {tuple(map(tuple, (t.shape for t in tf.nest.flatten(batch)))) for batch in batches}
-    model.fit(batches, epochs=3, shuffle=False, verbose=0)
-    assert len(traced) <= 2  # once for the first shapes, once for any
     assert len(shapes) == 1
 
 
@@ -298,28 +281,21 @@ def test_another_fit_and_evaluate_take_every_row_once():
     plain = {"jit_compile": False}  # which takes less time to compile
     model, _ = fitted(data, epochs=1, size=7, metrics={"like": ["mse"]}, **plain)
     assert int(model.optimizer.iterations) == 7
-    assert len(list(model.batches(data.train, 20, seed=1))) == 3
+    again = model.batches(data.train, 20, seed=1)
+    assert len(list(again)) == 3
     rows = model.labelled_batches(data.train, 20)
-    model.fit(
-        model.batches(data.train, 20, seed=1),
-        validation_data=rows, shuffle=False, verbose=0,
-    )  # fmt: skip
+    model.fit(again, validation_data=rows, shuffle=False, verbose=0)
     found = model.evaluate(rows, return_dict=True, verbose=0)
-    logits = model.logits(data.train)["like"]
-    wanted = np.mean((logits - data.train["like"]) ** 2)
+    logits = model.logits(data.train)
+    wanted = np.mean((logits["like"] - data.train["like"]) ** 2)
     assert found["like_mse"] == pytest.approx(wanted, rel=1e-4)
-    np.testing.assert_allclose(model.predict(rows, verbose=0)["like"][:, 0], logits, atol=1e-6)
     assert model.history.history["val_like_mse"] == [pytest.approx(wanted, rel=1e-4)]
-
-
-def test_logits_of_all_rows_are_those_of_each_row():
-    data = data_of()
-    model = recommender(data)
-    found = model.logits(data.train)
-    wanted = model(model.embedding.look_up(rows_of(data, model.embedding)))
+    of_each = model(model.embedding.look_up(rows_of(data, model.embedding)))
+    predicted = model.predict(rows, verbose=0)
     for task in ("like", "forward"):
-        assert found[task].shape == (N_ROWS,)
-        np.testing.assert_allclose(found[task], wanted[task][:, 0], atol=1e-6)
+        assert logits[task].shape == (45,)
+        np.testing.assert_allclose(predicted[task][:, 0], logits[task], atol=1e-6)
+        np.testing.assert_allclose(of_each[task][:, 0], logits[task], atol=1e-6)
 
 
 def test_renewed_embeddings_are_drawn_anew_and_the_network_stays():

@@ -269,21 +269,18 @@ def test_the_table_of_several_days_is_their_mean(tiny, tmp_path, capsys):
     folders = [str(tmp_path / name) for name in ("day-13", "day-14")]
     with pytest.raises(InputError, match="no model was run on every folder"):
         days.main(folders)
-    values = {}
-    for folder in folders:
+    aucs = np.random.default_rng(0).random((2, 3))  # by day and seed
+    for folder, by_seed in zip(folders, aucs, strict=True):
         data = load(folder)
         assert data.meta["valid_day"] == int(folder[-2:])
         assert data.train["day"].max() < data.meta["valid_day"]
-        for seed in range(3):
-            values[folder, seed] = np.random.default_rng(len(values)).random()
-            row = {"fingerprint": data.fingerprint, "model": "mine", "tasks": "like"}
-            row |= {"seed": seed, "settings": "{}", "auc_like": values[folder, seed]}
-            results.add(folder, row)
-    row |= {"seed": 7, "auc_like": 0.1}  # a seed that only one day has
-    results.add(folders[1], row)
+        for seed, auc in enumerate(by_seed):
+            results.add(folder, row("mine", seed, fingerprint=data.fingerprint, auc_like=auc))
+    last = row("mine", 7, fingerprint=data.fingerprint, auc_like=0.1)  # a seed that one day has
+    results.add(folders[1], last)
     capsys.readouterr()
     days.main(folders)
     shown = capsys.readouterr().out
-    means = [np.mean([values[folder, seed] for folder in folders]) for seed in range(3)]
-    assert f"{np.mean(means):.4f} +- {np.std(means, ddof=1):.4f}" in shown
+    means = aucs.mean(axis=0)
+    assert f"{means.mean():.4f} +- {means.std(ddof=1):.4f}" in shown
     assert "means over the days 13, 14" in shown and "oracle" in shown

@@ -131,12 +131,7 @@ def test_predict_scores_a_csv_whatever_ids_it_has(kept, tiny, tmp_path, name):
     assert f"{len(rows):,} rows" in run.stdout
     found = pd.read_csv(tmp_path / "out.csv")
     tasks = ["read_comment"] if name == "FocalLoss" else list(TASKS)
-    assert list(found.columns) == [
-        "device",
-        "userid",
-        "feedid",
-        *sorted(tasks, key=list(found).index),
-    ]
+    assert list(found)[:3] == list(rows) and sorted(list(found)[3:]) == sorted(tasks)
     np.testing.assert_array_equal(found[list(rows)], rows)
     assert ((found[tasks] > 0) & (found[tasks] < 1)).all(axis=None)
     if name != "FocalLoss":
@@ -227,20 +222,12 @@ def test_a_table_of_ones_own_is_learned_and_predicted(tmp_path):
         buy = click & (rng.random(n) < 0.3)
         return {"site": site, "price": price, "click": click, "buy": buy, "stamp": "ads"}
 
-    meta = {
-        "version": 3,
-        "stamp": "ads",
-        "name": "advertisements",
-        "synthetic": False,
-        "tasks": {"click": 2, "buy": 1},
-        "group": None,
-        "tables": [],
-        "valid_day": 0,
-        "vocabularies": {"site": 12},
-        "features": {
-            "site": {"kind": "id", "table": None, "vocabulary": "site"},
-            "price": {"kind": "dense", "table": None, "daily": False},
-        },
+    meta = {"version": 3, "stamp": "ads", "name": "advertisements", "synthetic": False}
+    meta |= {"tasks": {"click": 2, "buy": 1}, "group": None, "tables": [], "valid_day": 0}
+    meta |= {"vocabularies": {"site": 12}}
+    meta["features"] = {
+        "site": {"kind": "id", "table": None, "vocabulary": "site"},
+        "price": {"kind": "dense", "table": None, "daily": False},
     }
     for name, content in {"meta": meta, "train": rows(20000), "valid": rows(4000)}.items():
         (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(content))
@@ -260,4 +247,3 @@ def test_a_table_of_ones_own_is_learned_and_predicted(tmp_path):
     unknown = {"site": np.array([1, 999]), "price": np.zeros((2, 2))}
     scores = saved.probabilities(model, unknown)["click"]
     assert scores[0] == scores[1]  # an unknown code is OTHER, not a neighbour
-    assert keras.backend.backend() == "tensorflow"

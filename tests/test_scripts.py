@@ -20,16 +20,7 @@ from common.scores import uauc, yardsticks
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import (
-    HERE,
-    KUAIRAND,
-    ROOT,
-    assert_one_sentence,
-    in_terminal,
-    run_main,
-    script,
-    shared,
-)
+from conftest import KUAIRAND, ROOT, assert_one_sentence, in_terminal, run_main, script
 from sklearn.metrics import roc_auc_score
 
 SCRIPTS = ["deepfm.py", "FocalLoss.py", "mmoe.py", "ple.py"]
@@ -64,17 +55,6 @@ def results_of(folder):
 
 
 # ---- results
-
-
-@pytest.fixture(scope="module")
-def stand_in_made(stand_in, tmp_path_factory):
-    return shared(tmp_path_factory, "stand_in_made", "get_data.py", stand_in, "--out", HERE)
-
-
-@pytest.fixture
-def stand_in_pickles(stand_in_made, tmp_path):
-    folder = tmp_path / "stand_in_pickles"
-    return shutil.copytree(stand_in_made, folder, copy_function=os.link)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -171,28 +151,14 @@ def test_a_second_epoch_has_new_embeddings_and_learns_nothing_by_heart(name, rea
 # ---- behaviour
 
 
-@pytest.mark.parametrize("name", ["deepfm.py"])
-def test_a_seed_gives_the_same_bytes(name, tiny, small_pickles, tmp_path):
-    made = []  # the test below has seeds that differ
-    for _ in range(2):
-        flags = ("--user-data", small_pickles, "--epochs", 2, "--seed", 4)
-        lines = epochs(run_main(name, *flags))
-        predict = ("--predict", tiny / "test_a.csv", "--out", tmp_path / "scores.csv")
-        run_main(name, *flags[:2], *predict)
-        assert len(lines) == 2
-        made.append((lines, (tmp_path / "scores.csv").read_bytes()))
-    assert made[0] == made[1]
-
-
-@pytest.mark.parametrize("name", ["FocalLoss.py"])  # whose logits are mapped
-def test_of_several_runs_the_mean_logit_is_kept(name, tiny, small_pickles, tmp_path):
+def test_of_several_runs_the_mean_logit_is_kept(tiny, small_pickles, tmp_path):
     flags = ("--user-data", small_pickles, "--epochs", 1)
     predict = ("--predict", tiny / "test_b.csv", "--out", tmp_path / "scores.csv")
     runs = []
     logits = []
     for more in (("--seed", 1), ("--seed", 2), ("--seed", 1, "--runs", 2)):
-        runs.append(run_main(name, *flags, *more))
-        run_main(name, *flags[:2], *predict)
+        runs.append(run_main("FocalLoss.py", *flags, *more))  # whose logits are mapped
+        run_main("FocalLoss.py", *flags[:2], *predict)
         p = pd.read_csv(tmp_path / "scores.csv")["read_comment"]
         logits.append(np.log(p / (1 - p)))
     *single, both = runs
@@ -260,12 +226,9 @@ def test_focal_scores_are_mapped_to_probabilities_in_the_same_order(small_pickle
 
 @pytest.mark.parametrize("batch_size", [1, 10**7])
 def test_any_batch_size_trains(batch_size, small_pickles, tmp_path):
-    contents = {}
     for name in ("train.pkl", "valid.pkl"):
-        rows = read(small_pickles / name)
-        few = {key: column if key == "stamp" else column[:400] for key, column in rows.items()}
-        contents[name] = few
-    write_all(small_pickles, contents)
+        rows = read(small_pickles / name)  # whose stamp is shorter
+        write_all(small_pickles, {name: {key: values[:400] for key, values in rows.items()}})
     flags = ("--user-data", small_pickles, "--epochs", 2, "--batch-size", batch_size)
     lines = epochs(run_main("mmoe.py", *flags))
     losses = [float(re.search(r"loss ([\d.]+)", line)[1]) for line in lines]
@@ -366,49 +329,44 @@ def test_tensorboard_event_files_hold_the_curves(small_pickles, tmp_path):
     assert tags.count("epoch_loss") == 2 and tags.count("epoch_like_auc") == 2
 
 
-def test_a_run_stopped_and_resumed_is_a_run_never_stopped(small_pickles, tmp_path):
-    name, number = "deepfm.py", signal.SIGTERM  # test_experiment stops runs at the ends of epochs
-    folders = [tmp_path / "whole", tmp_path / "stopped"]
-    for folder in folders:
-        shutil.copytree(small_pickles, folder)
-    small = ["--epochs", 4, "--batch-size", 64, "--hidden", "16,8"]  # there is time to stop
-    flags = [str(word) for word in small]
-    run_main(name, "--user-data", folders[0], *flags)
-    command = [sys.executable, ROOT / name, "--user-data", folders[1], *flags]
+def test_a_run_stopped_and_resumed_is_a_run_never_stopped(tiny, small_pickles, tmp_path):
+    """Amid an epoch: test_experiment stops runs at the ends of epochs. A seed gives equal bytes."""
+    whole, stopped = (shutil.copytree(small_pickles, tmp_path / n) for n in ("whole", "stopped"))
+    small = ["--epochs", "4", "--batch-size", "64", "--hidden", "16,8"]  # there is time to stop
+    run_main("deepfm.py", "--user-data", whole, *small)
+    words = ["deepfm.py", "--user-data", stopped, *small]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, cwd=tmp_path, **pipes)
+    process = subprocess.Popen([sys.executable, ROOT / words[0], *words[1:]], cwd=tmp_path, **pipes)
     line = ""
     while not line.startswith("epoch 1/4"):
         line = process.stdout.readline()
         assert line, process.stderr.read()
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130
     assert re.fullmatch(r"stopped after .*: the same command with --resume goes on .*\n", message)
-    assert not (folders[1] / "results.csv").exists()
-    other = ("--hidden", "8,16")
-    assert_only_a_whole_run_of_these_settings_is_resumed(name, folders[1], flags, other)
-    run = run_main(name, "--user-data", folders[1], *flags, "--resume")
-    assert "epoch 1/4" not in run.stdout.splitlines()[1]
-    assert not list((folders[1] / ".checkpoints").glob("*"))
-    rows = [results_of(folder).iloc[0] for folder in folders]
+    assert not (stopped / "results.csv").exists()
+    words.append("--resume")
+    with pytest.raises(InputError, match="no stopped run of deepfm with these settings"):
+        run_main(*words, "--hidden", "8,16")
+    (weights,) = (stopped / ".checkpoints").rglob("*.weights.h5")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:5000])
+    with pytest.raises(InputError, match=f"{weights.parent.name} is damaged"):
+        run_main(*words)
+    weights.write_bytes(content)
+    assert "epoch 1/4" not in run_main(*words).stdout.splitlines()[1]
+    assert not list((stopped / ".checkpoints").glob("*"))
+    rows = [results_of(folder).iloc[0] for folder in (whole, stopped)]
     scores = [name for name in rows[0].index if name.startswith(("auc_", "uauc_", "logloss_"))]
     assert len(scores) >= 3
     assert rows[0][scores].tolist() == rows[1][scores].tolist()
-
-
-def assert_only_a_whole_run_of_these_settings_is_resumed(name, folder, flags, other):
-    """Neither with other settings, nor where a file of the stopped run is damaged."""
-    words = (name, "--user-data", folder, *flags, "--resume")
-    with pytest.raises(InputError, match=f"no stopped run of {name[:-3]} with these settings"):
-        run_main(*words, *other)
-    (weights,) = (folder / ".checkpoints").rglob("*.weights.h5")
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:5000])
-    with pytest.raises(InputError, match="damaged") as refused:
-        run_main(*words)
-    assert weights.parent.name in str(refused.value)
-    weights.write_bytes(whole)
+    predict = ("--predict", tiny / "test_a.csv", "--out", tmp_path / "scores.csv")
+    made = set()
+    for folder in (whole, stopped):
+        run_main("deepfm.py", "--user-data", folder, *predict)
+        made.add((tmp_path / "scores.csv").read_bytes())
+    assert len(made) == 1
 
 
 def test_another_projects_keras_settings_change_nothing(small_pickles, tmp_path):

@@ -55,27 +55,23 @@ def test_the_checker_is_a_command(folder):
     assert_one_sentence(run, f"{folder}/nowhere.csv is missing")
 
 
-PROBABILITIES = ("0.50000", "1.500000", "-0.50000", "nan", "", "0.500000,0.500000")
-
-
-@pytest.mark.parametrize(
-    ("pattern", "text", "sentence"),
-    [
+def test_the_checker_finds_what_the_contest_would_refuse(folder):
+    right = Path("4.csv").read_text().removesuffix("\n")
+    Path("wrong.csv").write_text(right, newline="\r\n")
+    main(["wrong.csv", "test.csv"])
+    last = "line 51: 4 probabilities of 6 decimals"
+    words = "0.50000", "1.500000", "-0.50000", "nan", "", "0.500000,0.500000"
+    for pattern, text, sentence in (
         ("\n[^\n]*$", "", "has 49 rows and test[.]csv has 50"),
         ("\n(.*)\n(.*)", "\n\\2\n\\1", "line 2: it is not of user"),
         ("\n(\\d+),\\d+", "\n\\1,0", "line 2: it is not of user"),
         ("like", "likes", "the header must be userid,feedid"),
-        (",[^,]*$", "", "line 51: 4 probabilities of 6 decimals"),
-        *[("[^,]*$", word, "line 51: 4 probabilities of 6 decimals") for word in PROBABILITIES],
-    ],
-)
-def test_the_checker_finds_what_the_contest_would_refuse(folder, pattern, text, sentence):
-    right = Path("4.csv").read_text().removesuffix("\n")
-    Path("wrong.csv").write_text(right, newline="\r\n")
-    main(["wrong.csv", "test.csv"])
-    Path("wrong.csv").write_text(re.sub(pattern, text, right, count=1), newline="\r\n")
-    with pytest.raises(InputError, match=f"wrong[.]csv.*{sentence}"):
-        main(["wrong.csv", "test.csv"])
+        (",[^,]*$", "", last),
+        *[("[^,]*$", word, last) for word in words],
+    ):
+        Path("wrong.csv").write_text(re.sub(pattern, text, right, count=1), newline="\r\n")
+        with pytest.raises(InputError, match=f"wrong[.]csv.*{sentence}"):
+            main(["wrong.csv", "test.csv"])
 
 
 def test_files_that_are_missing_not_text_or_not_of_these_rows(folder):

@@ -1,20 +1,16 @@
 """What tests/README.md says of speed, measured: run by hand, with nothing else on the machine.
 
-python tests/by_hand/benchmark.py encode SOURCE      get_data.py against parsing what it uses
-python tests/by_hand/benchmark.py limit USER_DATA    a step, and its matrix products alone
-python tests/by_hand/benchmark.py total SOURCE       from the CSVs to the AUCs of the four scripts
-python tests/by_hand/benchmark.py start USER_DATA    from the command to the first training steps
-python tests/by_hand/benchmark.py scoring USER_DATA  the scores of the validation day
-python tests/by_hand/benchmark.py serving USER_DATA  the saved MMOE and PLE, from raw ids
-python tests/by_hand/benchmark.py prediction USER_DATA  their --predict, from CSV to CSV
+python tests/by_hand/benchmark.py TABLE PLACE [--rounds 5] [--keep NAME]
 
 What is compared runs in turn, and medians are printed; with `--keep NAME` they become the table
-NAME of records/speed.csv. `total` also takes `--other`, another checkout, whose commands run in
-turn with these. `data/sample.py --scale 10` makes as many rows as the final round of the contest.
+NAME of records/speed.csv. `total` and `epochs` also take `--other`, another checkout, whose
+commands run in turn with these, `epochs` on pickles of its own: --other CHECKOUT USER_DATA.
+`data/sample.py --scale 10` makes as many rows as the final round of the contest. The tables:
 """
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -82,13 +78,14 @@ def python(*words):
     return lambda _: run(*words)[1]
 
 
-def timed(work, times=1):
-    """A way for `measure`: the seconds of one of the times that `work` works."""
+def timed(work, parts=1, times=1, quantity="seconds"):
+    """A way for `measure`: what one of the parts of `work` takes, which is done some times."""
 
     def way(_):
         since = time.perf_counter()
-        work()
-        return {"seconds": (time.perf_counter() - since) / times}
+        for _ in range(times):
+            work()
+        return {quantity: (time.perf_counter() - since) / times / parts}
 
     return way
 
@@ -117,7 +114,7 @@ def measure(case, ways, rounds, keep=None):
 
 
 def encode(source):
-    """get_data.py, and only parsing what it uses."""
+    """get_data.py on CSVs, and pandas parsing what it uses of them."""
     with tempfile.TemporaryDirectory() as out:
         encoding = python("get_data.py", source, "--out", out)
         yield "CSVs", {"get_data.py": encoding, "parsing": python("-c", PARSING, source)}
@@ -152,7 +149,7 @@ def limit(folder):
 
 
 def total(source, other=None):
-    """The five commands, and the scripts with what was compiled or those of another checkout."""
+    """The five commands on CSVs, and the scripts again or those of another checkout."""
     source = Path(source).resolve()
     with tempfile.TemporaryDirectory() as this, tempfile.TemporaryDirectory() as that:
         for script in ("get_data", *SCRIPTS):
@@ -173,6 +170,28 @@ def anew(folder, script, *words):
     return run(script, *words, folder, cwd=script.parent)[1]
 
 
+def epochs(folder, other=None, other_folder=None):
+    """Two epochs of each script, and those of another checkout."""
+    places = {"this": (ROOT, folder)} | ({"other": (other, other_folder)} if other else {})
+    for model, size in itertools.product(SCRIPTS, (1024, 10240)):
+        ways = {name: partial(training, model, size, *place) for name, place in places.items()}
+        yield f"{model}, {size}", ways
+
+
+def training(model, size, checkout, folder, _):
+    """{quantity: number} of two epochs of a checkout's script, in a process of its own."""
+    flags = ["--user-data", Path(folder).resolve(), "--epochs", 2, "--batch-size", size]
+    output, cost = run(f"{model}.py", *flags, cwd=Path(checkout).resolve())
+    return speeds(output) | cost
+
+
+def speeds(output):
+    """{"first rows/s", "last rows/s"} of the lines that a script prints of its epochs."""
+    rows = re.findall(r"^epoch .* ([\d,]+) rows/s$", output, re.MULTILINE)
+    rows = [int(text.replace(",", "")) for text in rows]
+    return {"first rows/s": rows[0], "last rows/s": rows[-1]}
+
+
 def start(folder):
     """From the command to the end of the first steps that `fit` makes at once."""
     folder = Path(folder).resolve()
@@ -187,13 +206,9 @@ def scoring(folder):
     logits = np.random.default_rng(0).normal(size=len(data.valid["day"])).astype(np.float32)
     labels = [data.valid[task] for task in data.tasks]
     groups = data.groups_of(data.valid)
-    yield (
-        f"{len(logits):,} rows",
-        {
-            "uAUC": timed(lambda: [uauc(y, logits, groups) for y in labels]),
-            "all scores": timed(lambda: [score(y, logits, groups) for y in labels]),
-        },
-    )
+    ways = {"uAUC": timed(lambda: [uauc(y, logits, groups) for y in labels])}
+    ways["all scores"] = timed(lambda: [score(y, logits, groups) for y in labels])
+    yield f"{len(logits):,} rows", ways
 
 
 def serving(folder):
@@ -206,8 +221,7 @@ def serving(folder):
     for name in ("mmoe", "ple"):
         path = Path(folder).resolve() / f"{name}.keras"
         model = saved.load(path)
-        rows = {tensor.name: raw_column(data, tensor.name) for tensor in model.inputs}
-        few = {column: values[:2000] for column, values in rows.items()}
+        few = {tensor.name: raw_column(data, tensor.name)[:2000] for tensor in model.inputs}
         with tempfile.TemporaryDirectory() as place:
             model.export(f"{place}/served", verbose=False)
             serve = tf.saved_model.load(f"{place}/served").signatures["serving_default"]
@@ -219,8 +233,8 @@ def serving(folder):
             }
             for work in ways.values():
                 work()  # traces it
-            ways = {way: milliseconds(work, len(data.tasks)) for way, work in ways.items()}
-            yield f"{name}, 2000", ways
+            options = {"parts": len(data.tasks) / 1000, "times": 20, "quantity": "ms a task"}
+            yield f"{name}, 2000", {way: timed(work, **options) for way, work in ways.items()}
 
 
 def prediction(folder):
@@ -246,31 +260,19 @@ def raw_column(data, name):
     return data.vocabularies[column][np.maximum(data.valid[column] - FIRST, 0)]
 
 
-def milliseconds(work, n_tasks, times=20):
-    """A way for `measure`: milliseconds a task of one of the times that `work` works."""
-
-    def way(_):
-        since = time.perf_counter()
-        for _ in range(times):
-            work()
-        return {"ms a task": (time.perf_counter() - since) / times / n_tasks * 1000}
-
-    return way
-
-
 def main(argv=None):
     """Make the table that the command names."""
-    every = (encode, limit, total, start, scoring, serving, prediction)
+    every = (encode, limit, total, epochs, start, scoring, serving, prediction)
     tables = {table.__name__: table for table in every}
-    parser = Parser(__doc__)
+    lines = [f"{name:12}{table.__doc__.splitlines()[0]}" for name, table in tables.items()]
+    parser = Parser("\n".join([__doc__, *lines]))
     parser.add_argument("table", choices=tables)
-    parser.add_argument("place", help="a folder of CSVs or of pickles")
+    parser.add_argument("place", help="a folder of pickles; of CSVs for `encode` and `total`")
     parser.add_argument("--rounds", type=int, default=5, help="times that each is run (5)")
-    parser.add_argument("--other", help="another checkout, for `total`")
+    parser.add_argument("--other", nargs="+", default=[], help="another checkout, and its pickles")
     parser.add_argument("--keep", metavar="NAME", help="the record's table for the medians")
     args = parser.parse_args(argv)
-    more = [args.other] if args.table == "total" else []
-    for case, ways in tables[args.table](args.place, *more):
+    for case, ways in tables[args.table](args.place, *args.other):
         measure(case, ways, args.rounds, args.keep)
 
 

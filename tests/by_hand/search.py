@@ -50,11 +50,9 @@ def encoded(source, min_count):
     """The Folder of the CSVs' pickles that validates the day before the last; made once."""
     place = PICKLES / f"{Path(source).resolve().name}-{min_count}"
     if not (place / "meta.pkl").exists():
-        day = np.unique(
-            read_columns(Source.of_contest(source), "user_action.csv", ["date_"])["date_"]
-        )[-2]
-        words = [f"--out={place}", f"--valid-day={day}", f"--min-count={min_count}", "--quiet"]
-        get_data.main([str(source), *words])
+        log = read_columns(Source.of_contest(source), "user_action.csv", ["date_"])
+        words = [f"--valid-day={np.unique(log['date_'])[-2]}", f"--min-count={min_count}"]
+        get_data.main([str(source), f"--out={place}", *words, "--quiet"])
     return Folder(place)
 
 
@@ -74,9 +72,8 @@ def drawn(script):
 def search(sources):
     """Rank the settings of each model by the mean over sources of AUC and, where steady, uAUC."""
     rows = []
-    for script, (flags, min_count) in (
-        (s, way) for s in (*SINGLE, *MULTI_TASK) for way in drawn(s)
-    ):
+    ways = [(script, *way) for script in (*SINGLE, *MULTI_TASK) for way in drawn(script)]
+    for script, flags, min_count in ways:
         task = "mean" if script in MULTI_TASK else None
         row = {"model": script, "flags": flags, "min_count": min_count}
         ranked = []

@@ -1,24 +1,12 @@
 """The tables of the documents: run by hand. A command prints one, for each folder side by side.
 
-python tests/by_hand/study.py results FOLDER   the README's table
-python tests/by_hand/study.py models FOLDER    AUC and uAUC of every task, model and peer
-python tests/by_hand/study.py cost FOLDER      their log losses, seconds and memory
-python tests/by_hand/study.py pairs FOLDER     which of their differences are real
-python tests/by_hand/study.py focal FOLDER     focal loss and annealing apart
-python tests/by_hand/study.py annealing FOLDER each model with and without it, equal epochs
-python tests/by_hand/study.py calibration FOLDER  predicted over actual positives, and drift
-python tests/by_hand/study.py within_user FOLDER  losses that rank within users
-python tests/by_hand/study.py tasks FOLDER     each task alone against all tasks together
-python tests/by_hand/study.py features FOLDER  what each group of features adds
-python tests/by_hand/study.py epochs FOLDER    AUC by epoch, embeddings drawn anew or not
-python tests/by_hand/study.py second FOLDER    what a second epoch gains
-python tests/by_hand/study.py lengths FOLDER   how long to train where ids are few
-python tests/by_hand/study.py of_2021 FOLDER   the settings of 2021 beside ours
+python tests/by_hand/study.py STUDY FOLDER [FOLDER ...]
 python tests/by_hand/study.py keep FOLDER NAME
 
 FOLDER is one that get_data.py wrote, whose missing runs are made and stay in results.csv, so that a
 study that was stopped goes on; or the name of a record. `keep` makes the record NAME of a folder,
-from which documents.py fills the documents. After a model has changed, begin with a new folder.
+from which documents.py fills the documents. After a model has changed, begin with a new folder. The
+studies:
 """
 
 import itertools
@@ -287,10 +275,9 @@ def features(folder):
         way: folder.runs("mmoe", f"--features {','.join(names)}", 3)[columns]
         for way, names in ways.items()
     }
-    rows = {"default": cells(scores.pop("default"), columns)}
-    default = folder.runs("mmoe", f"--features {','.join(ways['default'])}", 3)[columns]
-    rows |= {way: cells(runs - default, columns, "+") for way, runs in scores.items()}
-    return ["mean AUC", "mean uAUC"], rows
+    default = scores.pop("default")
+    gains = {way: cells(runs - default, columns, "+") for way, runs in scores.items()}
+    return ["mean AUC", "mean uAUC"], {"default": cells(default, columns), **gains}
 
 
 def ways_of(usual, every):
@@ -368,7 +355,8 @@ def table(name, places):
 
 def main(argv=None):
     """Print the table that the command names, or keep a folder as a record."""
-    parser = Parser(__doc__)
+    lines = [f"{name:12}{made.__doc__.splitlines()[0]}" for name, made in TABLES.items()]
+    parser = Parser("\n".join([__doc__, *lines]))
     parser.add_argument("study", choices=[*TABLES, "keep"])
     parser.add_argument("folder", nargs="+", help="folders or records; for keep one, and its name")
     args = parser.parse_args(argv)
