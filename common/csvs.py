@@ -68,14 +68,18 @@ def read_chunks(source, name, columns, optional=(), text=(), real=(), within=Non
 
 
 def write_columns(path, columns):
-    """Write {column: numbers (rows,)} as a CSV: reals with 6 decimals, NaN as nothing."""
-    line = ",".join("%.6f" if c.dtype.kind == "f" else "%d" for c in columns.values()) + "\n"
-    n_rows = len(next(iter(columns.values())))
+    """Write {column: numbers (rows,)} as a CSV, whole or not at all: see `lines_of`."""
     with beside(path) as place, open(place, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerow(columns)
-        for first in range(0, n_rows, CHUNK):
-            chunk = (column[first : first + CHUNK].tolist() for column in columns.values())
-            file.write("".join(map(line.__mod__, zip(*chunk, strict=True))).replace("nan", ""))
+        for first in range(0, len(next(iter(columns.values()))), CHUNK):
+            file.write(lines_of({c: v[first : first + CHUNK] for c, v in columns.items()}))
+
+
+def lines_of(columns):
+    """{column: numbers (rows,)} as lines of a CSV: reals with 6 decimals, NaN as nothing."""
+    line = ",".join("%.6f" if v.dtype.kind == "f" else "%d" for v in columns.values()) + "\n"
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    return "".join(map(line.__mod__, rows)).replace("nan", "")
 
 
 def present(columns, header, optional, place):
@@ -130,18 +134,15 @@ class Reader:
         import pandas as pd
 
         may_be_empty = (*self.real, *(c for c in FEED_IDS if c in self.within))
-        kinds = {
-            column: np.float64 if column in may_be_empty else np.int64 for column in self.columns
-        }
+        kinds = {c: np.float64 if c in may_be_empty else np.int64 for c in self.columns}
         kinds |= {column: str for column in self.columns if strictly or column in self.text}
         options = {"header": 0, "names": self.header, "usecols": self.columns, "index_col": False}
         options |= {"encoding": "utf-8-sig", "encoding_errors": "replace", "chunksize": CHUNK}
-        size = self.source.size(self.name)
         place = self.source.path / self.name
         with (
             np.errstate(invalid="ignore"),  # inf is no whole number, and a sentence says so
             self.source.open(self.name) as file,
-            bar(f"reading {self.name}", size=size) as done,
+            bar(f"reading {self.name}", size=self.source.size(self.name)) as done,
         ):
             watched = Watched(file, done, len(self.header))
             with unpacking(place), pd.read_csv(watched, dtype=kinds, **options) as chunks:

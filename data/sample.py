@@ -38,6 +38,7 @@ sys.path.insert(0, str(ROOT))
 
 from common.columns import ACTIONS, FEED_EMBEDDINGS, FEED_INFO, TEST, USER_ACTION  # noqa: E402
 from common.command import Parser, bar, user_errors  # noqa: E402
+from common.csvs import lines_of  # noqa: E402
 from common.pickles import stamp_of  # noqa: E402
 
 # Sizes at scale 1, from the published statistics.
@@ -714,10 +715,8 @@ def write_rows(path, columns):
     with open(path, "w", encoding="utf-8", newline="") as file:
         file.write(",".join(columns) + "\n")
         for part in bar(f"writing {path.name}", range(0, len(columns["userid"]), CHUNK)):
-            frame = pd.DataFrame(
-                {name: values[part : part + CHUNK] for name, values in columns.items()}
-            )
-            frame.to_csv(file, header=False, index=False, lineterminator="\n")
+            rows = slice(part, part + CHUNK)
+            file.write(lines_of({name: values[rows] for name, values in columns.items()}))
 
 
 def generate(out, scale=0.1, seed=1, drift=0.0, report=print):
