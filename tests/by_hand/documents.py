@@ -147,9 +147,13 @@ def submissions():
 
 
 def multi_task(record):
-    """The scores of MMOE and PLE alone, where nothing else was run, and of their means."""
+    """The scores of what learns all tasks, where not all was run: MMOE, PLE, peers, and means."""
     folder = Folder(record)
-    models = {shown(script): folder.runs(script) for script in MULTI_TASK} | folder.averaged()
+    models = {shown(script): folder.runs(script) for script in MULTI_TASK}
+    models |= {
+        peer: runs for peer, runs in folder.peers().items() if runs["auc_mean"].notna().all()
+    }
+    models |= folder.averaged()
     columns = [f"auc_{folder.target}", "auc_mean", "uauc_mean", "weighted_uauc"]
     rows = {name: [*cells(runs, columns), str(len(runs))] for name, runs in models.items()}
     return [f"AUC {folder.target}", "mean AUC", "mean uAUC", "weighted uAUC", "runs"], rows

@@ -103,10 +103,13 @@ class Folder:
 
     def compared(self):
         """{model: its runs} of the scripts with default settings, and of what peers.py ran."""
-        models = {shown(name): self.runs(name) for name in (*SINGLE, *MULTI_TASK)}
+        return {shown(name): self.runs(name) for name in (*SINGLE, *MULTI_TASK)} | self.peers()
+
+    def peers(self):
+        """{peer: its runs} of what peers.py ran."""
         rows = self.rows()
         peers = rows[rows["settings"].str.startswith('{"peer"')].groupby("model", sort=True)
-        return models | {shown(name): self.by_seed(runs) for name, runs in peers}
+        return {shown(name): self.by_seed(runs) for name, runs in peers}
 
     def averaged(self):
         """{"MMOE, mean of 5": its scores as one run}, and PLE's: of the mean logit of five runs."""
