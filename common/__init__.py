@@ -21,4 +21,4 @@ elif sys.modules["keras"].config.backend() != "tensorflow":
 
 MPLBACKENDS = r"module://.*|\w*(agg|cairo)|macosx|notebook|pdf|pgf|ps|svg|template|wx|"
 if not re.fullmatch(MPLBACKENDS, os.environ.get("MPLBACKEND", "").lower()):
-    del os.environ["MPLBACKEND"]  # Keras imports matplotlib, which would refuse it
+    del os.environ["MPLBACKEND"]  # matplotlib, which draws the pictures, would refuse it

@@ -18,8 +18,10 @@ def uauc(labels, scores, groups):
     labels, scores, groups: (rows,), groups being small integers. Within a group the AUC is
     (R - P (P + 1) / 2) / (P N), R the sum of the positives' ranks (ties share their mean rank), P
     and N the numbers of positives and negatives (Mann and Whitney, 1947). nan where no group has
-    both classes.
+    both classes. Raises ValueError for a score that is NaN.
     """
+    if np.isnan(scores).any():
+        raise ValueError("a score is NaN")
     order = np.lexsort((scores, groups))
     groups = np.asarray(groups)[order]
     scores = np.asarray(scores)[order]

@@ -714,8 +714,8 @@ def write_rows(path, columns):
     """A CSV of integer columns, a chunk at a time."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         file.write(",".join(columns) + "\n")
-        for part in bar(f"writing {path.name}", range(0, len(columns["userid"]), CHUNK)):
-            rows = slice(part, part + CHUNK)
+        for part in bar(f"writing {path.name}", range(0, len(columns["userid"]), 50_000)):
+            rows = slice(part, part + 50_000)
             file.write(lines_of({name: values[rows] for name, values in columns.items()}))
 
 

@@ -141,11 +141,13 @@ def tiny_made(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def stand_in_made(stand_in, tmp_path_factory):
+    """Its pickles, which no test changes."""
     return shared(tmp_path_factory, "stand_in_made", "get_data.py", stand_in, "--out", HERE)
 
 
 @pytest.fixture
 def stand_in_pickles(stand_in_made, tmp_path):
+    """The same for one test, which may write into the folder."""
     return shutil.copytree(stand_in_made, tmp_path / "stand_in_pickles", copy_function=os.link)
 
 

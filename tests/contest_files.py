@@ -49,7 +49,11 @@ def contents(place):
         if isinstance(value, list | tuple):
             return [plain(part) for part in value]
         # NaN, which is not equal to itself, as a number that no file has
-        return np.nan_to_num(value, nan=-77).tolist() if isinstance(value, np.ndarray) else value
+        return (
+            np.where(np.isnan(value), -77, value).tolist()
+            if isinstance(value, np.ndarray)
+            else value
+        )
 
     return plain(read_source(Source.of_contest(place), lambda stage, told: None))
 

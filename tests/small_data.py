@@ -34,22 +34,22 @@ def lists(rng, n, size):
     lengths = rng.integers(0, 4, n)
     lengths[:2] = 0
     values = rng.integers(0, size, lengths.sum()).astype(np.int32)
-    return {"values": values, "offsets": np.concatenate([[0], np.cumsum(lengths)])}
+    return {"values": values, "offsets": np.append(0, np.cumsum(lengths)).astype(np.int32)}
 
 
 def data_of(*names, n_rows=N_ROWS):
     """A Data whose features are those named, all of KINDS if none is."""
     rng = np.random.default_rng(0)
     user = {
-        "key": np.arange(N_USERS),
-        "userid": rng.integers(0, 9, N_USERS),
+        "key": np.arange(N_USERS) - 1,
+        "userid": rng.integers(0, 9, N_USERS, np.int32),
         "past": rng.normal(size=(N_DAYS, N_USERS, 2)).astype(np.float16),
         "taste": rng.normal(size=(N_DAYS, N_USERS, 2, 3)).astype(np.float16),
         "leaning": rng.normal(size=(N_USERS, 4, 1)),
     }
     feed = {
-        "key": np.arange(N_FEEDS),
-        "author": rng.integers(0, 5, N_FEEDS),
+        "key": np.arange(N_FEEDS) - 1,
+        "author": rng.integers(0, 5, N_FEEDS, np.int32),
         "tags": lists(rng, N_FEEDS, 6),
         "words": lists(rng, N_FEEDS, 8),
         "machine_tags": lists(rng, N_FEEDS, 6),
@@ -57,10 +57,10 @@ def data_of(*names, n_rows=N_ROWS):
         "content": rng.normal(size=(N_FEEDS, 3)),
     }
     rows = {
-        "user": rng.integers(0, N_USERS, n_rows),
-        "feed": rng.integers(0, N_FEEDS, n_rows),
-        "day": rng.integers(0, N_DAYS, n_rows),
-        "device": rng.integers(0, 3, n_rows),
+        "user": rng.integers(0, N_USERS, n_rows, np.int32),
+        "feed": rng.integers(0, N_FEEDS, n_rows, np.int32),
+        "day": rng.integers(0, N_DAYS, n_rows, np.int32),
+        "device": rng.integers(0, 3, n_rows, np.int32),
         "price": rng.normal(size=n_rows).astype(np.float32),
     }
     for i, task in enumerate(TASKS):

@@ -156,12 +156,12 @@ def test_what_is_missing_or_would_be_lost_is_named(source, tmp_path):
     assert_refused(tmp_path / "nowhere", tmp_path / "new", "nowhere")
     (source / VIDEOS).unlink()
     assert_refused(source, tmp_path / "new", VIDEOS)
-    (source / VIDEOS).write_text(FILES[VIDEOS])
-    for name in (EARLY, LATE):
+    for name in (VIDEOS, "video_features_basic_1k.csv"):
+        (source / name).write_text(FILES[VIDEOS])
+    assert_refused(source, tmp_path / "new", "video_features_basic_1k.csv", "one data set")
+    for name in (EARLY, LATE, "video_features_basic_1k.csv"):
         (source / name).unlink()
     assert_refused(source, tmp_path / "new", EARLY, LATE)
-    (source / "video_features_basic_1k.csv").write_text(FILES[VIDEOS])
-    assert_refused(source, tmp_path / "new", "video_features_basic_1k.csv", "one data set")
     assert not (tmp_path / "new").exists()
 
 
@@ -257,10 +257,13 @@ def test_logs_in_parts_and_runs_come_out_as_one_sorted_table_would(
     np.testing.assert_array_equal(made[["userid", "play", "long_view", "date_"]], wanted)
     assert f"KuaiRand-{version.upper()}, " in (tmp_path / "out" / "source.json").read_text()
     assert not list((tmp_path / "out").glob(".*"))
-    lines = (folder / names[-2]).read_text().splitlines()
-    lines[1500] = lines[1500].replace(",2022042", ",2022043", 1)
-    (folder / names[-2]).write_text("\n".join(lines))
-    assert_refused(folder, tmp_path / "out", f"{names[-2]}, line 1501, column date")
+    for name in names[-2:]:
+        text = (folder / name).read_text()
+        lines = text.splitlines()
+        lines[1500] = lines[1500].replace(",2022042", ",2022043", 1)
+        (folder / name).write_text("\n".join(lines))
+        assert_refused(folder, tmp_path / "out", f"{name}, line 1501, column date")
+        (folder / name).write_text(text)
 
 
 @pytest.mark.parametrize("stage", ["chunks_of_log", "write_log", "feed_info", "beside"])
@@ -276,7 +279,7 @@ def test_ctrl_c_leaves_what_was_there(source, tmp_path, monkeypatch, stage):
 
 
 @pytest.mark.skipif(not KUAIRAND.is_dir(), reason="KUAIRAND names no folder")
-def test_real_data(tmp_path):
+def test_real_data(tmp_path, capsys):
     assert '"KuaiRand-Pure, 2022-' in convert(KUAIRAND, tmp_path)["source.json"]
     log = pd.read_csv(tmp_path / "user_action.csv")
     feeds = pd.read_csv(tmp_path / "feed_info.csv")
@@ -300,3 +303,9 @@ def test_real_data(tmp_path):
     songs = feeds["bgm_song_id"]
     assert songs.min() == 0 and songs.max() == songs.nunique() - 1
     assert feeds["manual_tag_list"].dropna().str.fullmatch(r"\d+(;\d+)*").all()
+    if len(every) == 212_582:  # the 13 days from 25 April to 7 May 2022, whose rates are known
+        assert "212,582 rows, 5,608 repeated impressions dropped" in capsys.readouterr().out
+        rates = {"read_comment": 0.044, "click_avatar": 0.019, "like": 0.017}
+        rates |= {"comment": 0.0025, "follow": 0.0013, "forward": 0.00085}
+        for action, rate in rates.items():
+            assert log[action].mean() == pytest.approx(rate, rel=0.05), action

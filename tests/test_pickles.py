@@ -39,6 +39,7 @@ def valid_folder():
     contents = {"meta": meta, **data.tables, "vocabularies": ids}
     for name, start in (("train", 0), ("valid", 10), ("test_a", 20), ("test", 5)):
         contents[name] = {key: column[start : start + 30] for key, column in data.train.items()}
+        contents[name]["price"] = np.column_stack([contents[name]["price"]] * 2)
     return {f"{name}.pkl": {"stamp": "s", **content} for name, content in contents.items()}
 
 
@@ -313,15 +314,22 @@ def opcodes(rng):
     return b"".join(parts) + b"."
 
 
-def fuzz(n, path):
+def fuzz(n, place):
     """Read n hand-made and n damaged pickles, of which any call ends the process."""
-    calls = ("os.system", "exec", "subprocess.Popen", "import", "pickle.find_class")
+    refused = ("os.system", "exec", "subprocess.Popen", "import", "pickle.find_class")
+    path = Path(place)
     rng = random.Random(0)
     whole = pickle.dumps(valid_folder()["user.pkl"], protocol=rng.choice([2, 4, 5]))
     n_read = 0
+
+    def audit(event, _):
+        if event in refused:
+            sys.stderr.write(event)
+            os._exit(9)
+
     for i in range(-2, n):
-        if i == 0:  # now all is imported; the exit code tells the call
-            sys.addaudithook(lambda event, _: event in calls and os._exit(9 + calls.index(event)))
+        if i == 0:  # now all is imported
+            sys.addaudithook(audit)
         content = bytearray(whole)
         for _ in range(rng.randrange(1, 6)):
             content[rng.randrange(len(content))] = rng.randrange(256)
@@ -329,7 +337,7 @@ def fuzz(n, path):
             path.write_bytes(raw)
             try:
                 read(path)
-                n_read += 1
+                n_read += i >= 0
             except InputError as error:
                 assert str(error).isprintable(), (i, error)
     print(n_read)
@@ -338,7 +346,7 @@ def fuzz(n, path):
 def test_random_opcodes_and_damaged_bytes_crash_nothing_and_call_nothing(tmp_path):
     """In a process of its own, in which any call beyond the allowed ends it."""
     path = str(tmp_path / "x.pkl")
-    code = f"import test_pickles as it; it.fuzz({3 * CASES}, it.Path({path!r}))"
+    code = f"import test_pickles as it; it.fuzz({3 * CASES}, {path!r})"
     world = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=world)
     assert run.returncode == 0, run.stderr

@@ -153,7 +153,7 @@ def test_a_layer_of_ones_own_that_is_not_known_is_named_with_the_remedy(tmp_path
 def test_the_saved_model_loads_after_one_import(kept):
     code = f"""
 import mmoe, keras, numpy as np, sys
-assert not {{"sklearn", "matplotlib"}} & set(sys.modules)  # Keras would import them, for seconds
+assert not {{"sklearn", "matplotlib"}} & set(sys.modules)  # which Keras would import
 import matplotlib.pyplot, sklearn.metrics
 model = keras.saving.load_model({str(kept / "mmoe.keras")!r})
 rows = {{name: np.array([3, 4]) for name in ("userid", "feedid", "device")}}

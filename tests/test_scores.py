@@ -45,6 +45,8 @@ def test_users_of_one_class_are_left_out_and_one_class_alone_is_nan():
     assert scores.uauc(*groups_meet) == 1.0  # equal scores of two users are no tie
     alone = scores.score(np.zeros(5), values, groups)
     assert [name for name, value in alone.items() if np.isfinite(value)] == ["logloss"]
+    with pytest.raises(ValueError, match="NaN"):  # which would be sorted, and rank the last rows
+        scores.auc([0, 1, 0], [0.2, np.nan, 0.1])
 
 
 def test_log_loss_and_calibration_are_in_float64_and_survive_large_logits():

@@ -78,14 +78,17 @@ def python(*words):
     return lambda _: run(*words)[1]
 
 
-def timed(work, parts=1, times=1, quantity="seconds"):
-    """A way for `measure`: what one of the parts of `work` takes, which is done some times."""
+def timed(work, parts=1, times=1, quantity="seconds", unit=1):
+    """A way for `measure`: {quantity: units of `unit` seconds that a part of `work` takes}.
+
+    parts: of equal length in `work`. times: that it is done, for the mean.
+    """
 
     def way(_):
         since = time.perf_counter()
         for _ in range(times):
             work()
-        return {quantity: (time.perf_counter() - since) / times / parts}
+        return {quantity: (time.perf_counter() - since) / times / parts / unit}
 
     return way
 
@@ -233,7 +236,12 @@ def serving(folder):
             }
             for work in ways.values():
                 work()  # traces it
-            options = {"parts": len(data.tasks) / 1000, "times": 20, "quantity": "ms a task"}
+            options = {
+                "parts": len(data.tasks),
+                "times": 20,
+                "quantity": "ms a task",
+                "unit": 0.001,
+            }
             yield f"{name}, 2000", {way: timed(work, **options) for way, work in ways.items()}
 
 
@@ -269,9 +277,12 @@ def main(argv=None):
     parser.add_argument("table", choices=tables)
     parser.add_argument("place", help="a folder of pickles; of CSVs for `encode` and `total`")
     parser.add_argument("--rounds", type=int, default=5, help="times that each is run (5)")
-    parser.add_argument("--other", nargs="+", default=[], help="another checkout, and its pickles")
+    other = "another checkout, for `total`; and its pickles, for `epochs`"
+    parser.add_argument("--other", nargs="+", default=[], help=other)
     parser.add_argument("--keep", metavar="NAME", help="the record's table for the medians")
     args = parser.parse_args(argv)
+    if len(args.other) not in {"total": (0, 1), "epochs": (0, 2)}.get(args.table, (0,)):
+        parser.error(f"--other is {other}")
     for case, ways in tables[args.table](args.place, *args.other):
         measure(case, ways, args.rounds, args.keep)
 

@@ -160,7 +160,7 @@ def multi_task(record):
 
 
 def regimes(*records):
-    """What the regime `exposures` gains over `daily`, with `interval`: records in pairs."""
+    """What the regime `exposures` gains over `daily`, with 95 % intervals: records in pairs."""
     tables = []
     for daily, exposed in zip(map(Folder, records[::2]), map(Folder, records[1::2]), strict=True):
         names = [f"auc_{daily.target}", f"uauc_{daily.target}", "auc_mean", "uauc_mean"]

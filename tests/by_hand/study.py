@@ -156,7 +156,7 @@ def difference(a, b):
 def focal(folder):
     """Focal loss with and without annealing, its scores as they are and as probabilities.
 
-    The last rows are differences with `interval`.
+    The last rows are differences with 95 % intervals.
     """
     task = folder.target
     rows = {}
@@ -183,7 +183,7 @@ def focal(folder):
 
 
 def annealing(folder):
-    """Each model with a constant rate and annealed, one cycle an epoch; gains with `interval`.
+    """Each model with a constant rate and annealed, one cycle an epoch; gains with 95 % intervals.
 
     For data whose ids are many, so that two epochs are FocalLoss.py's default.
     """
@@ -226,7 +226,7 @@ def calibration(folder):
 
 
 def within_user(folder):
-    """Losses within users beside cross-entropy, one epoch each; gains with `interval`.
+    """Losses within users beside cross-entropy, one epoch each; gains with 95 % intervals.
 
     Rows of a user's day stay together on the stand-in; elsewhere those of a user, who has a row or
     two a day on KuaiRand.
@@ -252,7 +252,7 @@ def within_user(folder):
 
 
 def tasks(folder):
-    """The same network with all tasks and with each alone; differences with `interval`."""
+    """The same network with all tasks and with each alone; differences with 95 % intervals."""
     rows = {}
     for score, text in {"auc": "AUC", "uauc": "uAUC"}.items():
         for script in MULTI_TASK:
@@ -312,7 +312,7 @@ def epochs(folder):
 
 
 def second(folder):
-    """What a second epoch gains MMOE and PLE over a single one, with `interval`."""
+    """What a second epoch gains MMOE and PLE over a single one, with 95 % intervals."""
     rows = {}
     for script in MULTI_TASK:
         one, two = (folder.runs(script, f"--epochs {n}") for n in (1, 2))
