@@ -40,7 +40,7 @@ class Settings(RunSettings):
 
 
 def mixture(gate, outputs):
-    """Sum of g_i E_i over the experts (eq. 6). (batch, n), (batch, n, dim) -> (batch, dim)."""
+    """Sum of g_i E_i over the experts (sec. 4.2). (batch, n), (batch, n, dim) -> (batch, dim)."""
     return ops.sum(ops.expand_dims(gate, -1) * outputs, axis=1)
 
 
@@ -57,7 +57,7 @@ def experts(x, n, dim):
 
 
 def gates(x, tasks, n):
-    """Each task's softmax of a linear map of x (eq. 7), from one product: {task: (batch, n)}."""
+    """Each task's softmax of a linear map of x, from one product: {task: (batch, n)}."""
     logits = layers.Dense(len(tasks) * n, use_bias=False, name="gates")(x)
     logits = layers.Reshape((len(tasks), n))(logits)
     return {task: layers.Softmax(name=f"gate_{task}")(logits[:, i]) for i, task in enumerate(tasks)}
