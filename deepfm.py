@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from common.callbacks import RenewedEmbeddings, TrainingLog
 from common.command import user_errors
+from common.dropout import Dropout
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.optimizer import LazyAdam
-from common.recommender import STEPS, Dropout, Recommender
+from common.recommender import STEPS, Recommender
 from common.resume import asked_for
 from common.saved import use_saved
 from common.scores import mean_and_spread

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from common.callbacks import RenewedEmbeddings, TrainingLog
 from common.command import user_errors
+from common.dropout import Dropout
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.optimizer import LazyAdam
-from common.recommender import STEPS, Dropout, Recommender
+from common.recommender import STEPS, Recommender
 from common.resume import asked_for
 from common.saved import use_saved
 from common.scores import mean_and_spread
@@ -80,7 +81,7 @@ def network(vectors, dense, data, tasks, settings):
         for width in settings.tower:
             y = layers.Dense(width, "relu")(y)
         log_odds = keras.initializers.Constant(data.log_odds(task))
-        y = layers.Dense(1, bias_initializer=log_odds, name=task)(y)
+        y = layers.Dense(1, bias_initializer=log_odds, name=f"tower_{task}")(y)
         logits[task] = linear[:, i : i + 1] + y
     return keras.Model([vectors, dense], logits)
 

@@ -40,4 +40,5 @@ finally:
     os.close(_nowhere)
 
 keras.config.set_floatx("float32")  # a notebook may have imported Keras with another
+keras.config.set_dtype_policy("float32")  # which else stays what its first layer had
 keras.config.set_image_data_format("channels_last")

@@ -4,7 +4,6 @@ Keras's own callbacks work beside them.
 """
 
 import time
-import warnings
 from pathlib import Path
 
 import common.backend  # noqa: F401
@@ -61,10 +60,6 @@ class TrainingLog(keras.callbacks.Callback):
     def final_scores(self):
         """{task: scores} of the model as it is in the end."""
         return dict(self.scores).get(self.kept, self.scores[-1][1])
-
-    def on_train_begin(self, logs=None):
-        # Keras says so of the rest of an epoch that is gone on with
-        warnings.filterwarnings("ignore", "Your input ran out of data")
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -136,11 +131,11 @@ class TrainingLog(keras.callbacks.Callback):
         return np.average(losses[inside], weights=np.diff(ends, prepend=0)[inside])
 
 
-def tensorboard(settings, tasks, seed):
-    """Keras's TensorBoard callback, in a folder of this run. Raises InputError."""
+def tensorboard(settings, run):
+    """Keras's TensorBoard callback, in a folder named after the run. Raises InputError."""
     try:
         import tensorboard  # noqa: F401
     except ImportError:
         raise InputError("--tensorboard needs a package: pip install tensorboard.") from None
-    folder = Path(settings.user_data) / "tensorboard" / f"{settings.name}-{'-'.join(tasks)}-{seed}"
+    folder = Path(settings.user_data) / "tensorboard" / run
     return keras.callbacks.TensorBoard(folder, update_freq="epoch")

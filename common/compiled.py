@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -70,14 +71,19 @@ def remove_damaged(place):
 
 
 def list_programs(place):
-    """List the files as they are now, the newest of LARGEST bytes, and remove the others."""
+    """List the files as they are now, the newest of LARGEST bytes, and remove the others.
+
+    Where a file goes meanwhile or none can be written the list stays as it was: what it lacks is
+    compiled anew.
+    """
     size = 0
     hashes = {}
-    for path in sorted(place.glob("*.pb"), key=lambda path: path.stat().st_mtime, reverse=True):
-        size += path.stat().st_size
-        if size > LARGEST:
-            path.unlink(missing_ok=True)
-        else:
-            hashes[path.name] = hash_of(path)
-    with beside(place / LIST) as new:
-        new.write_text(json.dumps(hashes))
+    with suppress(OSError):
+        for path in sorted(place.glob("*.pb"), key=lambda path: path.stat().st_mtime, reverse=True):
+            size += path.stat().st_size
+            if size > LARGEST:
+                path.unlink(missing_ok=True)
+            else:
+                hashes[path.name] = hash_of(path)
+        with beside(place / LIST) as new:
+            new.write_text(json.dumps(hashes))

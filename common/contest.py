@@ -15,6 +15,7 @@ from common.columns import (
     KEYWORD_LISTS,
     OTHER_ACTIONS,
     TAG_LISTS,
+    TASKS,
     TEST,
     TESTS,
     USER_ACTION,
@@ -84,8 +85,8 @@ def read_log(source, name, report):
     """{column: array} of a file of labelled rows; columns of actions and `play` may be absent."""
     columns = [column for column in (*USER_ACTION, *OTHER_ACTIONS) if column != "stay"]
     log = read_rows(source, name, columns)
-    if not any(action in log for action in ACTIONS):
-        raise InputError(f"{source.path / name} has no column of {', '.join(ACTIONS)}: restore it.")
+    if not any(task in log for task in TASKS):
+        raise InputError(f"{source.path / name} has no column of {', '.join(TASKS)}: restore it.")
     days = log["date_"]
     n_days = len(distinct(days))
     if n_days > MOST_DAYS:
@@ -123,10 +124,10 @@ def read_feeds(source):
 
 def repeated(ids):
     """The first row whose id stands in a row before; None if there is none."""
-    _, first = np.unique(ids, return_index=True)
-    if len(first) == len(ids):
-        return None
-    return int(np.setdiff1d(np.arange(len(ids)), first)[0])
+    import pandas as pd
+
+    again = pd.Series(ids).duplicated()
+    return int(again.idxmax()) if again.any() else None
 
 
 def parse_list(strings, line, column):

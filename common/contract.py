@@ -70,8 +70,6 @@ class Data:
             names = ", ".join(self.tasks)
             given = ",".join(map(str, weights))
             raise InputError(f"--task-weights {given}: give one weight each of {names}.")
-        if not any(weights):
-            raise InputError("--task-weights gives no task any weight: give a positive one.")
         self.loss_weights = dict(zip(self.tasks, weights, strict=True))
 
     @property
@@ -162,8 +160,6 @@ def load(folder):
         path = folder / f"{name}.pkl"
         if name != "test" or path.exists():
             splits[name] = stamped(path, meta["stamp"])
-    if not set(meta["tasks"]) & set(splits["test"]):
-        splits["test"] = {}  # rows without labels
     data = Data(meta, tables, **splits, folder=folder)
     for key, table in tables.items():
         check_key(table, folder / f"{key}.pkl")

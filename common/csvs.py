@@ -1,4 +1,4 @@
-"""The one reader of CSVs: columns by name, checked, of one type, or one sentence. And a writer."""
+"""The one reader of CSVs: columns by name, checked, of one type, or one sentence."""
 
 import csv
 import io
@@ -10,7 +10,6 @@ from itertools import islice
 
 from common.columns import FEED_IDS
 from common.command import InputError, bar
-from common.pickles import beside
 from common.source import Source, unpacking
 
 import numpy as np
@@ -61,26 +60,10 @@ def read_chunks(source, name, columns, optional=(), text=(), real=(), within=Non
         for chunk in islice(reader.chunks(strictly=True), n_rows // CHUNK, None):
             n_rows += len(chunk[columns[0]])
             yield chunk
-    if reader.suspect:
+    if reader.suspect or reader.cut_off:
         reader.refuse_bad_rows()
     if not n_rows:
         raise InputError(f"{place} has no rows: get the file again.")
-
-
-def write_columns(path, columns):
-    """Write {column: numbers (rows,)} as a CSV, whole or not at all: see `lines_of`."""
-    (n_rows,) = {len(values) for values in columns.values()}
-    with beside(path) as place, open(place, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerow(columns)
-        for first in range(0, n_rows, CHUNK):
-            file.write(lines_of({c: v[first : first + CHUNK] for c, v in columns.items()}))
-
-
-def lines_of(columns):
-    """{column: numbers (rows,)} as lines of a CSV: reals with 6 decimals, NaN as nothing."""
-    line = ",".join("%d" if v.dtype.kind in "biu" else "%.6f" for v in columns.values()) + "\n"
-    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
-    return "".join(map(line.__mod__, rows)).replace("nan", "")  # to_csv takes twice as long
 
 
 def present(columns, header, optional, place):
@@ -129,6 +112,7 @@ class Reader:
     real: tuple
     within: dict
     suspect: bool = False  # whether rows may be bad
+    cut_off: bool = False  # whether the last row has no end
 
     def chunks(self, strictly=False):
         """{column: array} of CHUNK rows at a time. Raises ValueError, strictly InputError."""
@@ -149,7 +133,7 @@ class Reader:
             with unpacking(place), pd.read_csv(watched, dtype=kinds, **options) as chunks:
                 for chunk in chunks:
                     yield {c: self.checked(chunk[c], c, strictly) for c in self.columns}
-        self.suspect = watched.suspect
+        self.suspect, self.cut_off = watched.suspect, watched.is_cut_off()
 
     def checked(self, values, column, strictly):
         """A chunk's column as an array. ValueError for a wrong value, strictly InputError."""
@@ -191,7 +175,7 @@ class Reader:
         """Raise InputError for a row that is too long, or whose field goes on over the next line.
 
         pandas drops the last fields of a long row, and takes rows into a field whose quote is not
-        closed.
+        closed. It also fills up the last row, which is short where a download ended.
         """
         place = self.source.path / self.name
         width = len(self.header)
@@ -200,11 +184,13 @@ class Reader:
             try:
                 for row in rows:
                     line = f"{place}, line {rows.line_num}"
+                    length = f"it has {len(row)} fields and the header {width}"
                     if any("\n" in field for field in row):
                         raise InputError(f"{line}: a quote is not closed before it: mend the line.")
                     if len(row) > width and any(row[width:]):
-                        n = f"{len(row)} fields and the header {width}"
-                        raise InputError(f"{line}: it has {n}: mend or remove the line.")
+                        raise InputError(f"{line}: {length}: mend or remove the line.")
+                if self.cut_off and len(row) < width and any(map(str.strip, row)):
+                    raise InputError(f"{line}: {length}: get the file again, or mend the line.")
             except csv.Error as error:
                 line = f"{place}, line {rows.line_num}"
                 raise InputError(f"{line} cannot be parsed ({error}): mend the line.") from None
@@ -222,6 +208,7 @@ class Watched:
         self.suspect = False
         self.line = b"," * (width - 1) + b"\n"  # the separators of a line
         self.begun = b""  # those of the line that is not read to its end
+        self.last = b"\n"  # the byte that was read last
 
     def read(self, size=-1):
         block = self.file.read(size)
@@ -230,7 +217,12 @@ class Watched:
         lines = len(separators) // len(self.line)
         self.suspect = self.suspect or not (self.line * (lines + 1)).startswith(separators)
         self.begun = separators[lines * len(self.line) :]
+        self.last = block[-1:] or self.last
         return block
+
+    def is_cut_off(self):
+        """Whether the last line lacks its end and separators, as where a download ended."""
+        return self.last != b"\n" and self.begun != self.line[:-1]
 
     def __iter__(self):  # pandas asks for it, and does not use it
         return iter(self.file)

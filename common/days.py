@@ -48,6 +48,9 @@ def main(argv=None):
     for folder, other in zip(folders, every, strict=True):
         if not other.valid or other.tasks != data.tasks:
             raise InputError(f"{folder} has no validation day, or other tasks: leave it out.")
+        if other.meta["name"] != data.meta["name"]:
+            names = f"{other.meta['name']}, and {folders[-1]} of {data.meta['name']}"
+            raise InputError(f"{folder} is of {names}: average days of the same data.")
     tables = [
         results.load(folder, of_day.fingerprint)
         for folder, of_day in zip(folders, every, strict=True)

@@ -4,6 +4,7 @@
 `FeatureEmbedding` does the arithmetic, under XLA. A kind of feature is a class that does both.
 """
 
+import common.backend  # noqa: F401
 from common.kinds import KINDS, filled_up
 
 import keras

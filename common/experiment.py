@@ -176,7 +176,7 @@ class Experiment:
         meta = self.data.meta
         n_rows = len(self.data.train[self.target]) * sum(len(log.scores) for log in self.logs)
         seconds = sum(log.seconds for log in self.logs)
-        settings = hyperparameters(self.settings, len(self.logs[0].scores))
+        settings = hyperparameters(self.settings, self.logs[0].params["epochs"])
         by_epoch = {
             task: [round(scores[task]["auc"], 6) for _, scores in log.scores]
             for log in self.logs

@@ -13,7 +13,7 @@ SHORTEST = 512  # what varies in length is filled up to a multiple of this at th
 
 
 class Kind:
-    """What a spec is looked up by."""
+    """A kind of feature, whose `spec` says what `look_up` gathers."""
 
     def __init__(self, spec):
         self.spec = spec
@@ -29,11 +29,12 @@ class Ids(Kind):
         by_table = names_by_table(data, names)
         own = {name: start[name] for name in by_table.pop("", [])}
         frozen = {
-            f"id_{key}": np.stack([data.tables[key][name] + start[name] for name in group], axis=1)
+            f"id_{key}": np.stack(
+                [data.tables[key][name].astype(np.int32) + start[name] for name in group], axis=1
+            )
             for key, group in by_table.items()
         }
-        spec = {"tables": list(by_table), "own": own, "fields": len(names)}
-        return spec, {name: codes.astype(np.int32) for name, codes in frozen.items()}
+        return {"tables": list(by_table), "own": own, "fields": len(names)}, frozen
 
     def look_up(self, columns, frozen, padding):
         """Rows of the embedding table (batch * fields,), and nothing else."""
@@ -55,17 +56,19 @@ class Lists(Kind):
         values = []
         length = 0
         frozen = {}
-        for key, group in names_by_table(data, names).items():
+        groups = names_by_table(data, names)
+        for key, group in groups.items():
             offsets = []
             for name in group:
                 column = data.tables[key][name]
                 offsets.append(column["offsets"].astype(np.int32) + length)
-                values.append(column["values"] + first[data.features[name]["vocabulary"]])
+                start = first[data.features[name]["vocabulary"]]
+                values.append(column["values"].astype(np.int32) + start)
                 length += len(column["values"])
             offsets = np.stack(offsets, axis=1)  # (rows + 1, lists)
             frozen[f"list_{key}"] = np.stack([offsets[:-1], offsets[1:]], axis=1)
-        spec = {"tables": list(names_by_table(data, names)), "fields": len(names)}
-        return spec, frozen | {"list_values": np.concatenate(values).astype(np.int32)}
+        spec = {"tables": list(groups), "fields": len(names)}
+        return spec, frozen | {"list_values": np.concatenate(values)}
 
     def look_up(self, columns, frozen, padding):
         """Rows of the embedding table (items,); each item's owner among (batch * lists); lengths.

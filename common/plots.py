@@ -6,6 +6,7 @@ pictures can be read in grey. pyplot is not used: it would look for a screen.
 
 import textwrap
 import warnings
+from contextlib import contextmanager
 
 from common.pickles import beside
 from common.results import SCORES, ranked, shortened, values
@@ -22,13 +23,25 @@ FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Arial Uni
 FEWEST = 30  # positives of a task below which its scores mean nothing
 
 
-def new_figure(width, height, title):
-    """A figure that needs no screen, in a font that has Chinese letters if one is there."""
-    from matplotlib import font_manager, rcParams
-    from matplotlib.figure import Figure
+@contextmanager
+def own_style():
+    """Matplotlib's defaults, whatever a matplotlibrc says, and Chinese letters if a font has them.
+
+    A $ is a dollar. What a notebook has set comes back afterwards.
+    """
+    from matplotlib import font_manager, rc_context, rcParamsDefault
 
     fonts = {font.name for font in font_manager.fontManager.ttflist}
-    rcParams["font.family"] = ["DejaVu Sans", *(name for name in FONTS if name in fonts)]
+    style = {name: value for name, value in rcParamsDefault.items() if name != "backend"}
+    style["font.family"] = ["DejaVu Sans", *(name for name in FONTS if name in fonts)]
+    with rc_context(style | {"text.parse_math": False}):
+        yield
+
+
+def new_figure(width, height, title):
+    """A figure that needs no screen."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # inches
     figure.suptitle(textwrap.fill(title, int(width * 9)), fontsize=11)
@@ -41,6 +54,7 @@ def save(figure, path):
         figure.savefig(place, format="png", dpi=150)
 
 
+@own_style()
 def comparison(path, runs, marks, data, current, target):
     """Write a PNG: a row of panels for AUC and one for uAUC, a panel a task, a dot a model.
 
@@ -139,6 +153,7 @@ def draw_legend(figure, drawn, notes):
     figure.legend(list(drawn.values()), list(drawn), **place, **texts)
 
 
+@own_style()
 def curves(path, title, logs, gates):
     """Write a PNG of a run: training loss, validation AUC by epoch, and what each gate weighs.
 

@@ -1,5 +1,6 @@
 """The model in training: a keras.Model whose step is one XLA program."""
 
+import common.backend  # noqa: F401
 from common.command import handlers_kept
 
 import keras
@@ -9,34 +10,6 @@ import tensorflow as tf
 STEPS = 50  # of `fit` between two returns to Python and its callbacks
 SCORING_BATCH = 16384
 MOST_SCORED = 4  # datasets that a model keeps: of validation, test, and the contest's two tests
-
-
-@keras.saving.register_keras_serializable("multitask")
-class Dropout(keras.layers.Dropout):
-    """keras.layers.Dropout whose random bits are a hash of the step's seed and of the place.
-
-    Keras's generator takes longer than all the matrices under XLA. The rate is rounded to 1/65536.
-    """
-
-    def call(self, inputs, training=False):
-        if not training or not self.rate:
-            return inputs
-        n = tf.size(inputs)
-        first, second = tf.unstack(tf.cast(self.seed_generator.next(), tf.uint32))
-        places = tf.cast(tf.range((n + 1) // 2), tf.uint32)
-        bits = scrambled(places ^ scrambled(first ^ scrambled(second)))
-        low = tf.cast(bits & 0xFFFF, tf.uint16)
-        high = tf.cast(tf.bitwise.right_shift(bits, 16), tf.uint16)
-        # XLA keeps tensors that it joins, and does not hash again in each loop that reads them
-        bits = tf.reshape(tf.concat([low, high], axis=0)[:n], tf.shape(inputs))
-        return tf.where(bits >= min(round(self.rate * 65536), 65535), inputs / (1 - self.rate), 0.0)
-
-
-def scrambled(bits):
-    """The finalizer of MurmurHash3 (Appleby), uint32: each bit depends on all of the argument's."""
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        bits = (bits ^ tf.bitwise.right_shift(bits, shift)) * factor
-    return bits ^ tf.bitwise.right_shift(bits, 16)
 
 
 def copied(network):
@@ -139,7 +112,7 @@ class Recommender(keras.Model):
             logits = self.network(list(inputs), training=True)
             loss = self.compute_loss(batch, labels, logits, training=True)
         of_rows, *of_weights = tape.gradient(loss, [rows, *(weight.value for weight in weights)])
-        if of_rows is not None:  # with dense features alone nothing is embedded
+        if of_rows is not None and table.trainable:  # None with dense features alone
             slices = tf.IndexedSlices(tf.convert_to_tensor(of_rows), batch["ids"], tf.shape(table))
             weights = [table, *weights]
             of_weights = [slices, *of_weights]
@@ -159,7 +132,7 @@ class Recommender(keras.Model):
         since the dataset was made, so that a run that was stopped goes on with the very batches
         that it had not seen.
         """
-        n = len(columns[self.tasks[0]])
+        n = self.rows_in(columns)
         size = min(size, n)
         steps = -(-n // size)
         self.rows_a_step = size
@@ -176,9 +149,13 @@ class Recommender(keras.Model):
         data.cardinality = lambda: tf.constant(steps, tf.int64)
         return data
 
+    def rows_in(self, columns):
+        """The number of rows of {column: (rows,)}."""
+        return len(columns[self.embedding.look_up.spec["inputs"][0]])
+
     def shuffled(self, columns, rng):
         """The rows of an epoch in a new order, int32 (rows,)."""
-        return rng.permutation(np.arange(len(columns[self.tasks[0]]), dtype=np.int32))
+        return rng.permutation(np.arange(self.rows_in(columns), dtype=np.int32))
 
     def looked_up(self, data, columns, tasks, size):
         """The dataset of (batch, labels) for one of row numbers (size,), None for any size."""
@@ -200,7 +177,7 @@ class Recommender(keras.Model):
 
     def labelled_batches(self, columns, size):
         """A dataset for `evaluate` and `validation_data`: the same, each row once and in order."""
-        rows = tf.data.Dataset.range(len(columns[self.tasks[0]]), output_type=tf.int32)
+        rows = tf.data.Dataset.range(self.rows_in(columns), output_type=tf.int32)
         return self.looked_up(rows.batch(size), columns, self.tasks, None)
 
     def scoring_batches(self, columns):
@@ -212,7 +189,7 @@ class Recommender(keras.Model):
         if id(columns) not in self._scoring:  # each epoch scores the same, and is not traced again
             if len(self._scoring) == MOST_SCORED:
                 self._scoring.pop(next(iter(self._scoring)))
-            n = len(columns[self.embedding.look_up.spec["inputs"][0]])
+            n = self.rows_in(columns)
             size = self._scoring_batch = max(self._scoring_batch, min(n, SCORING_BATCH))
             rows = np.resize(np.arange(n, dtype=np.int32), (-(-n // size), size))
             rows = tf.data.Dataset.from_tensor_slices(rows)
@@ -221,7 +198,7 @@ class Recommender(keras.Model):
 
     def logits(self, columns):
         """{task: float32 logits (rows,)} of interactions {column: (rows,)}."""
-        n = len(columns[self.embedding.look_up.spec["inputs"][0]])
+        n = self.rows_in(columns)
         parts = [self.score(batch) for batch, _ in self.scoring_batches(columns)]
         return tf.nest.map_structure(lambda *rows: np.concatenate(rows)[:n, 0], *parts)
 
@@ -234,7 +211,7 @@ class Recommender(keras.Model):
         def outputs_of(batch):
             return network(list(self.embedding(batch)))
 
-        n = len(columns[self.embedding.look_up.spec["inputs"][0]])
+        n = self.rows_in(columns)
         means = dict.fromkeys(names, 0.0)
         for i, (batch, _) in enumerate(self.scoring_batches(columns)):
             for name, output in outputs_of(batch).items():

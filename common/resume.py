@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import threading
+import warnings
 from pathlib import Path
 
 import common.backend  # noqa: F401
@@ -17,7 +18,7 @@ from common.settings import hyperparameters
 import keras
 import numpy as np
 
-VERSION = 5  # of checkpoints: another where weights have other names or shapes
+VERSION = 6  # of checkpoints: another where weights have other names or shapes
 
 
 class Resume(keras.callbacks.BackupAndRestore):
@@ -51,6 +52,8 @@ class Resume(keras.callbacks.BackupAndRestore):
                 f"{self.folder} is damaged: remove it, or leave --resume out."
             ) from None
         self.model._initial_epoch = steps // self.params["steps"]
+        if steps % self.params["steps"]:  # Keras warns of the rest of an epoch
+            warnings.filterwarnings("ignore", "Your input ran out of data")
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             for number in STOPS:
                 self.handlers[number] = signal.signal(number, self.ask)
@@ -85,6 +88,9 @@ class Resume(keras.callbacks.BackupAndRestore):
         super().on_epoch_end(epoch, logs)
         if self.asked:
             self.stop()
+
+    def on_train_end(self, logs=None):
+        self.model._initial_epoch = None  # or a later `fit` would begin there
 
     def stop(self):
         """Save where training is, and raise Stopped."""
@@ -130,10 +136,12 @@ class BestEpoch(keras.callbacks.EarlyStopping):
                 self.model._initial_epoch = self.params["epochs"]
 
     def on_epoch_end(self, epoch, logs=None):
-        if np.isnan(logs.get("val_auc", 0)):
+        if "val_auc" not in logs:
+            return  # the log ends `fit` with an error
+        if np.isnan(logs["val_auc"]):
             raise InputError("--patience: the validation rows are of one class: leave it out.")
         super().on_epoch_end(epoch, logs)
-        if self.best_epoch == epoch and "val_auc" in logs:
+        if self.best_epoch == epoch:
             self.keep(epoch)
 
     def keep(self, epoch):
@@ -166,11 +174,11 @@ def asked_for(data, settings, tasks, seed, log):
     BestEpoch for --patience, TensorBoard for --tensorboard. They stand behind the TrainingLog, and
     TensorBoard before what may end an epoch. Raises InputError.
     """
-    callbacks = [tensorboard(settings, tasks, seed)] if settings.tensorboard else []
-    callbacks.append(Resume(data, settings, tasks, seed, log))
+    resume = Resume(data, settings, tasks, seed, log)
+    callbacks = [tensorboard(settings, resume.folder.name)] if settings.tensorboard else []
+    callbacks.append(resume)
     if settings.patience:
         if not data.valid:
             raise InputError("--patience needs a day that validates: choose the epochs on one.")
-        folder = checkpoint_folder(data, settings, tasks, seed)
-        callbacks.append(BestEpoch(settings.patience, log, folder))
+        callbacks.append(BestEpoch(settings.patience, log, resume.folder))
     return callbacks

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 DEEPEST = 20  # containers within containers
+MOST = 1_000_000  # values in them, those that stand in several places counted in each
 PLAIN = re.compile(r"[biuf][1248]|[SU][0-9]{1,4}")  # dtypes of numbers, flags and short texts
 OPCODES = (
     "PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 "
@@ -153,18 +154,19 @@ class Unpickler(pickle._Unpickler):
         dispatch[getattr(pickle, name)[0]] = locals()[f"load_{name.lower()}"]
 
 
-def plain(value, depth=0):
+def plain(value, depth=0, left=None):
     """The value with finished arrays in place of those in the making. Raises Refused."""
-    if depth > DEEPEST:
+    left = iter(range(MOST)) if left is None else left
+    if depth > DEEPEST or next(left, None) is None:
         raise Refused("containers within containers")
     if isinstance(value, Array):
         if value.array is None:
             raise Refused("an array without content")
         return value.array
     if isinstance(value, dict):
-        return {key: plain(item, depth + 1) for key, item in value.items()}
+        return {key: plain(item, depth + 1, left) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(plain(item, depth + 1) for item in value)
+        return type(value)(plain(item, depth + 1, left) for item in value)
     if callable(value) or isinstance(value, Dtype):
         raise Refused("a function")
     return value

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import common.backend  # noqa: F401
 from common.command import InputError
-from common.csvs import read_columns, read_header, write_columns
+from common.csvs import read_columns, read_header
 from common.embedding import FeatureEmbedding, LookUp, specify
+from common.lines import write_columns
 from common.pickles import OTHER, beside
 from common.recommender import SCORING_BATCH, copied
-from common.source import file_of
+from common.source import DAMAGED, file_of
 
 import keras
 import numpy as np
@@ -98,7 +99,7 @@ def codes_of(raw, data, column):
         options = {"mask_token": -1}
         size = data.meta["vocabularies"][vocabulary]
         unknown = OTHER
-    if known is not None and len(known) and (np.diff(known) > 0).all():
+    if known is not None and len(known) and (known[1:] > known[:-1]).all():
         options |= {"vocabulary": np.asarray(known, np.int64), "vocabulary_dtype": "int64"}
         return keras.layers.IntegerLookup(**options)(raw)
     return keras.ops.where((raw >= 0) & (raw < size), raw, unknown)
@@ -145,12 +146,14 @@ def load(path):
         raise InputError(f"{path} is missing: run the script without --predict and --export first.")
     try:
         return keras.saving.load_model(path)
-    except (ValueError, OSError, TypeError, KeyError) as error:
-        unknown = re.search(r"Could not locate class '(\w+)'", str(error))
+    except (*DAMAGED, ValueError, OSError, TypeError, KeyError) as error:
+        unknown = re.search(r"Could not locate (class|function) '(\w+)'", str(error))
         if unknown:
-            what = f"it has a layer {unknown[1]}"
-            remedy = "use the script that made it, and decorate the class with"
+            what = f"it has a {unknown[1].replace('class', 'layer')} {unknown[2]}"
+            remedy = f"use the script that made it, and decorate the {unknown[1]} with"
             remedy += " @keras.saving.register_keras_serializable()"
+        elif "`Lambda` layer" in str(error):
+            what, remedy = "it has a Lambda layer", "train it with a layer class instead"
         else:
             what = str(error).split("\n")[0]
             remedy = "train the model again"

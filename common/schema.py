@@ -3,6 +3,7 @@
 import math
 
 from common.command import InputError
+from common.csvs import MISSING
 from common.pickles import FIRST
 
 import numpy as np
@@ -183,16 +184,22 @@ def check_codes(column, n_rows, size, place):
 def check_numbers(column, shape, place):
     """Raise InputError unless it is finite floats of this shape, None being any length."""
     wanted = ", ".join("any" if n is None else str(n) for n in shape)
-    require(is_array(column, "f", shape), f"{place} must be there, floats of shape ({wanted})")
-    require(np.isfinite(column).all(), f"{place} holds NaN or infinity; 0 is the mean")
+    right = is_array(column, "f", shape) and column.size
+    require(right, f"{place} must be there, floats of shape ({wanted})")
+    right = np.isfinite(column).all()
+    if column.itemsize > 4:
+        right = right and np.abs(column).max() <= np.finfo(np.float32).max
+    require(right, f"{place} holds NaN, infinity or too large a number; 0 is the mean")
 
 
 def check_vocabularies(vocabularies, sizes, path):
     """Raise InputError unless it holds the raw ids, sorted, of each vocabulary of this size."""
     for name, size in sizes.items():
         known = vocabularies.get(name)
-        right = is_array(known, "iu", (size - FIRST,)) and (np.diff(known) > 0).all()
+        right = is_array(known, "iu", (size - FIRST,)) and (known[1:] > known[:-1]).all()
+        right = right and not (known == MISSING).any()
         problem = f"{path}: {name!r:.40} must hold {size - FIRST} whole numbers in ascending order"
+        problem += f", and not {MISSING}, which is none"
         require(right, problem)
 
 

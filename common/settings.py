@@ -33,7 +33,7 @@ class RunSettings:
         "", "task of the last line and the order of tables (default: read_comment, or the first)"
     )
     tasks: tuple[str, ...] = setting((), "tasks to learn, others than the data's own too")
-    task_weights: tuple[float, ...] = setting((), "weights of the tasks in the loss", low=0)
+    task_weights: tuple[float, ...] = setting((), "weights of the tasks in the loss", above=0)
     features: tuple[str, ...] = setting((), "features to use (default: those of the data)")
     seed: int = setting(0, "seed of the first run, the next runs take the next", 0, LARGEST_SEED)
     runs: int = setting(1, "runs, whose mean and standard deviation are reported", 1, 10_000)
@@ -111,8 +111,10 @@ def parse(settings_class, description, argv=None):
 
     argv: a list of words, None for the process's own, or settings already made. Raises InputError.
     """
-    if isinstance(argv, settings_class):
+    if type(argv) is settings_class:
         return argv
+    if isinstance(argv, RunSettings):
+        raise InputError(f"settings of {type(argv).__module__}: give this model's own.")
     parser = Parser(description)
     for item in fields(settings_class):
         if item.type is bool:
@@ -120,7 +122,7 @@ def parse(settings_class, description, argv=None):
         else:
             options = {"type": reader_of(item), "metavar": item.name.upper()}
         parser.add_argument(flag_of(item.name), default=item.default, help=help_of(item), **options)
-    return settings_class(**vars(parser.parse_args(argv)))
+    return settings_class(**vars(parser.parse_args(argv and list(map(str, argv)))))
 
 
 def reader_of(item):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+from common.columns import TESTS
 from common.command import InputError
 
 DENSEST = 200  # a member of a zip that unpacks to more times its size is no table but a bomb
@@ -49,6 +50,9 @@ class Source:
         if self.path.is_file():
             if self.path.suffix.lower() == ".csv":
                 raise InputError(f"{path} is one CSV: give the folder that holds it.")
+            with open(path, "rb") as file:
+                if file.read(2) != b"PK":
+                    raise InputError(f"{path} is no zip: unpack it, and give its folder.")
             with unpacking(path):
                 self.zip = zipfile.ZipFile(path)
             self.members = self.members_of_zip()
@@ -69,6 +73,10 @@ class Source:
         if len(found) > 1:
             names = " and ".join(map(str, found))
             raise InputError(f"{names} hold a user_action.csv each: say which to take.")
+        lost = [path / f"{test}.csv" for test in TESTS if source.has(f"{test}.csv")]
+        if found and lost:
+            where = f"{lost[0]} lies beside {found[0]} and would not be read"
+            raise InputError(f"{where}: put it beside an unpacked user_action.csv.")
         return cls(found[0]) if found else source
 
     def members_of_zip(self):

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from common.columns import FINAL_ROUND_WEIGHTS, TASK_WEIGHTS
 from common.command import InputError, Parser, user_errors
-from common.csvs import read_columns, write_columns
+from common.csvs import read_columns
+from common.lines import write_columns
 from common.scores import uauc, weighted
 from common.source import file_of
 

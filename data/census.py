@@ -158,6 +158,8 @@ def convert(train, test, out, valid_share, seed):
     for content in files.values():
         content["stamp"] = stamp
     write_all(out, files | {"meta.pkl": describe(known, stamp)})
+    for name in {"test.pkl", "test_a.pkl", "test_b.pkl", "vocabularies.pkl"}.difference(files):
+        (out / name).unlink(missing_ok=True)  # of a run before, which no loader would take
     counts = ", ".join(f"{len(part):,} rows in {name}.pkl" for name, part in parts.items())
     print(f"{out}: {counts}")
 

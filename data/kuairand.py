@@ -34,6 +34,7 @@ the same columns, where it is there: what users do with videos that nobody chose
 """
 
 import json
+import os
 import sys
 import tempfile
 from contextlib import ExitStack, redirect_stdout
@@ -46,7 +47,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.columns import ACTIONS, FEED_INFO, OTHER_ACTIONS, USER_ACTION
 from common.command import InputError, Parser, user_errors
 from common.csvs import LARGEST_ID, read_chunks
-from common.pickles import beside
+from common.pickles import beside, remove_left_behind
 from common.source import Source
 
 NAMES = {"pure": "KuaiRand-Pure", "1k": "KuaiRand-1K", "27k": "KuaiRand-27K"}
@@ -54,6 +55,7 @@ LOGS = ("log_standard_4_08_to_4_21_{}.csv", "log_standard_4_22_to_5_08_{}.csv")
 RANDOM_LOG = "log_random_4_22_to_5_08_{}.csv"
 VIDEOS = "video_features_basic_{}.csv"
 OUTPUTS = ("user_action.csv", "feed_info.csv", "source.json")
+OTHERS = ("test.csv", "feed_embeddings.csv", "test_a.csv", "test_b.csv")
 NOTE = '{"name": "KuaiRand'
 FIRST_DATE = 19000101
 LAST_DATE = 29991231
@@ -109,7 +111,9 @@ class Log:
         """The file of a run."""
         if not self.runs:
             self.out.mkdir(parents=True, exist_ok=True)
-            folder = tempfile.TemporaryDirectory(prefix=".sorting-", dir=self.out)
+            remove_left_behind(self.out)
+            prefix = f".writing-{os.getpid()}-"
+            folder = tempfile.TemporaryDirectory(prefix=prefix, dir=self.out)
             self.folder = Path(self.files.enter_context(folder))
         path = self.folder / f"{len(self.runs)}.npy"
         np.save(path, run)
@@ -273,7 +277,7 @@ def parts_of(source, pattern, version):
 def convert(source, out, first=FIRST_DATE, last=LAST_DATE):
     """Rewrite the files of folder `source` in folder `out`. Raises InputError."""
     note = out / "source.json"
-    taken = [out / name for name in (*OUTPUTS, "test.csv") if (out / name).exists()]
+    taken = [out / name for name in (*OUTPUTS, *OTHERS) if (out / name).exists()]
     if taken and not (note.exists() and note.read_text().startswith(NOTE)):
         raise InputError(f"{taken[0]} belongs to another data set: give another folder as OUT.")
     source = Source(source)
@@ -287,7 +291,8 @@ def convert(source, out, first=FIRST_DATE, last=LAST_DATE):
         if not log.runs:
             had = f"its logs have {min(log.all_dates)} to {max(log.all_dates)}"
             raise InputError(f"{source.path}: no row of these dates, {had}: choose others.")
-        with Log(source, parts_of(source, RANDOM_LOG, version), first, last, out) as chosen:
+        names = parts_of(source, RANDOM_LOG, version)
+        with Log(source, names, min(log.dates), max(log.dates), out) as chosen:
             write(log, chosen, videos, out, NAMES[version])
 
 

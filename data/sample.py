@@ -37,9 +37,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from common.columns import ACTIONS, FEED_EMBEDDINGS, FEED_INFO, TEST, USER_ACTION  # noqa: E402
-from common.command import Parser, bar, user_errors  # noqa: E402
-from common.csvs import lines_of  # noqa: E402
-from common.pickles import stamp_of  # noqa: E402
+from common.command import InputError, Parser, bar, user_errors  # noqa: E402
+from common.lines import lines_of  # noqa: E402
+from common.pickles import remove_left_behind, stamp_of  # noqa: E402
 
 # Sizes at scale 1, from the published statistics.
 N_USERS, N_TEST_USERS = 20_000, 9_757
@@ -55,45 +55,26 @@ FILES = (
     "source.json",
 )
 DAY_ROWS = np.array(
-    [
-        478489,
-        461842,
-        543566,
-        504623,
-        444828,
-        472726,
-        480460,
-        500120,
-        512466,
-        596886,
-        614175,
-        532038,
-        566627,
-        609036,
-    ],
+    "478489 461842 543566 504623 444828 472726 480460 500120 512466 596886 614175 532038 566627 609036".split(),
     float,
 )
 N_DAYS, TEST_DAY = len(DAY_ROWS), len(DAY_ROWS) + 1
+# share, rows
 USER_ROWS = (
     [0, 0.02, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1],
     [8, 14, 158, 314, 545, 740, 824, 911, 980],
-)  # share, rows
+)
 ACTIVE_DAYS = 0.60  # a user comes on about this share of the days
 DUPLICATES = 0.0164  # share of rows whose (user, feed) was there before
 USER_IDS, FEED_IDS = (8, 250_236), (0, 112_871)  # sparse ids
 
 # Feeds: fitted to the published rows per feed, the share of new feeds a day and the feeds seen in the tests alone.
 N_OLD, N_BORN_A_DAY, N_BORN_TEST_DAY = 37_770, 4_840, 12_210
-OLD_AGE, LIFE = (
-    32.6,
-    12.6,
-)  # mean days: age on day 1 of the feeds born before; time left from then, or from birth
+# mean days: age on day 1 of the feeds born before; time left from then, or from birth
+OLD_AGE, LIFE = 32.6, 12.6
 DECAY, STRENGTH, STRENGTH_KNEE, STRENGTH_BEYOND, STRENGTH_TEST_DAY = 0.428, 1.898, 3.69, 0.46, 0.359
-N_AUTHORS, AUTHOR_SIZE, AUTHOR_KNEE = (
-    38_500,
-    1.8,
-    2.6,
-)  # who may post; std of the log of their feeds, cut at KNEE std
+# who may post; std of the log of their feeds, cut at KNEE std
+N_AUTHORS, AUTHOR_SIZE, AUTHOR_KNEE = 38_500, 1.8, 2.6
 AUTHOR_STRENGTH = 0.3  # correlation of the log of an author's feeds and the log strength of each
 
 # What a feed is about.
@@ -117,10 +98,8 @@ MODEL = pd.DataFrame(
     },
     index=["read_comment", "like", "click_avatar", "forward", "favorite"],
 )
-SHARED_ACTIVITY, SHARED_QUALITY = (
-    0.35,
-    0.30,
-)  # correlation over tasks of what users do and of what feeds get
+# correlation over tasks of what users do and of what feeds get
+SHARED_ACTIVITY, SHARED_QUALITY = 0.35, 0.30
 Z_PARTS = {"exposure": 0.35, "shared": 0.30, "task": 0.35}  # variance of the taste z_ut
 COMMENT = {
     "rate": 0.0004046,
@@ -143,12 +122,8 @@ STAY = (
 )
 SECONDS = ([0, 0.02, 0.25, 0.5, 0.75, 0.78, 1], [3, 6, 14, 26, 54, 60, 60])
 N_LONGER, N_IN_MS, LONGEST_IN_MS = 91, 7, 59_960  # videos above 60 s; those among them given in ms
-PLAY_ACTS, PLAY_INTEREST, PLAY_SECONDS, STAY_ACTS = (
-    0.37,
-    0.20,
-    0.35,
-    0.08,
-)  # what moves them, against a noise of std 1
+# what moves them, against a noise of std 1
+PLAY_ACTS, PLAY_INTEREST, PLAY_SECONDS, STAY_ACTS = 0.37, 0.20, 0.35, 0.08
 
 # Observable content.
 N_TAGS, N_KEYWORDS, N_WORDS, N_CHARS = 352, 27_300, 150_900, 33_400
@@ -164,67 +139,11 @@ MISSING = {
     "manual_tag_list": 0.0040,
     "machine_tag_list": 0.0030,
 }
-LIST_LENGTHS = {  # length: share
-    "manual_tag_list": {
-        1: 0.08,
-        2: 0.16,
-        3: 0.20,
-        4: 0.27,
-        5: 0.16,
-        6: 0.08,
-        7: 0.03,
-        8: 0.01,
-        9: 0.005,
-        10: 0.003,
-        11: 0.002,
-    },
-    "machine_tag_list": {
-        1: 0.12,
-        2: 0.12,
-        3: 0.08,
-        4: 0.06,
-        5: 0.10,
-        6: 0.40,
-        7: 0.06,
-        8: 0.03,
-        9: 0.015,
-        10: 0.005,
-        11: 0.004,
-        12: 0.003,
-        13: 0.002,
-        14: 0.001,
-    },
-    "manual_keyword_list": {
-        1: 0.36,
-        2: 0.26,
-        3: 0.17,
-        4: 0.10,
-        5: 0.05,
-        6: 0.025,
-        7: 0.012,
-        8: 0.008,
-        9: 0.005,
-        10: 0.003,
-        12: 0.003,
-        14: 0.002,
-        16: 0.001,
-        18: 0.001,
-    },
-    "machine_keyword_list": {
-        1: 0.15,
-        2: 0.20,
-        3: 0.22,
-        4: 0.17,
-        5: 0.12,
-        6: 0.06,
-        7: 0.04,
-        8: 0.02,
-        9: 0.01,
-        10: 0.005,
-        12: 0.003,
-        14: 0.001,
-        16: 0.001,
-    },
+LIST_LENGTHS = {  # length:share
+    "manual_tag_list": "1:.08 2:.16 3:.2 4:.27 5:.16 6:.08 7:.03 8:.01 9:.005 10:.003 11:.002",
+    "machine_tag_list": "1:.12 2:.12 3:.08 4:.06 5:.1 6:.4 7:.06 8:.03 9:.015 10:.005 11:.004 12:.003 13:.002 14:.001",
+    "manual_keyword_list": "1:.36 2:.26 3:.17 4:.1 5:.05 6:.025 7:.012 8:.008 9:.005 10:.003 12:.003 14:.002 16:.001 18:.001",
+    "machine_keyword_list": "1:.15 2:.2 3:.22 4:.17 5:.12 6:.06 7:.04 8:.02 9:.01 10:.005 12:.003 14:.001 16:.001",
 }
 TEXT_LENGTHS = {
     "description": (24, 0.60, 622),
@@ -232,10 +151,8 @@ TEXT_LENGTHS = {
     "asr": (24, 1.41, 1003),
 }  # median, log std, max
 EMBEDDING_DIM, EMBEDDING_TELLS = 512, 0.6  # share of the variance of q_f's image that is q_f
-STYLE_DIM, EMBEDDING_NOISE = (
-    24,
-    0.7,
-)  # dimensions that say nothing of taste, half of them the author's; std of the rest
+# dimensions that say nothing of taste, half of them the author's; std of the rest
+STYLE_DIM, EMBEDDING_NOISE = 24, 0.7
 
 CHUNK = 500_000  # rows at a time, so that memory grows by bytes a row and not by kilobytes
 
@@ -605,10 +522,10 @@ def seen_by_machine(manual, extra, lengths, rng):
 def describe(feeds, ids, rng):
     """The columns of feed_info but the texts, which are too long to hold."""
     n, topic, subtopic, author = len(ids), feeds["topic"], feeds["subtopic"], feeds["author"]
-    lengths = {
-        name: rng.choice(list(share), n, p=np.array(list(share.values())) / sum(share.values()))
-        for name, share in LIST_LENGTHS.items()
-    }
+    lengths = {}
+    for name, text in LIST_LENGTHS.items():
+        length, share = np.array([pair.split(":") for pair in text.split()], float).T
+        lengths[name] = rng.choice(length.astype(int), n, p=share / sum(share.tolist()))
     info = {"feedid": ids, "authorid": feeds["authorid"], "videoplayseconds": feeds["seconds"]}
     owners = [
         (subtopic.max() + 1, subtopic),
@@ -722,8 +639,12 @@ def write_rows(path, columns):
 def generate(out, scale=0.1, seed=1, drift=0.0, report=print):
     """Writes the files into the folder `out`, every one beside its place first, then all are renamed."""
     out = Path(out)
+    if any((out / name).exists() for name in FILES) and not is_synthetic(out):
+        remedy = "give it to get_data.py, or name another folder, so that nothing is lost"
+        raise InputError(f"{out} holds data that are not synthetic: {remedy}.")
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=out) as beside:
+    remove_left_behind(out)
+    with tempfile.TemporaryDirectory(prefix=f".writing-{os.getpid()}-", dir=out) as beside:
         make(Path(beside), scale, seed, drift, report)
         (out / "source.json").unlink(
             missing_ok=True
@@ -863,10 +784,6 @@ def main(argv=None):
         parser.error(f"--seed must not be negative, it is {args.seed}")
     if Path(args.out).exists() and not Path(args.out).is_dir():
         parser.error(f"{args.out} is a file; name a folder to write into")
-    if (Path(args.out) / "user_action.csv").exists() and not is_synthetic(args.out):
-        parser.error(
-            f"{args.out} holds a user_action.csv that is not synthetic; name another folder, so that it is not lost"
-        )
     with redirect_stdout(None if args.quiet else sys.stdout):
         generate(args.out, args.scale, args.seed, args.drift)
 

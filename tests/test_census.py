@@ -51,6 +51,9 @@ def test_rows_labels_ids_and_numbers_come_out_as_they_went_in(people, tmp_path):
     logs = np.log1p(weeks)
     assert np.corrcoef(logs, data.test["weeks_worked"])[0, 1] > 0.98
     every = np.concatenate([data.train["age_bin"], data.valid["age_bin"]])
+    (tmp_path / "made" / "test_a.pkl").write_bytes(b"of the contest's data")
+    census.main([str(path), "--out", str(tmp_path / "made"), "--quiet"])
+    assert load(tmp_path / "made").test == load(tmp_path / "made").unlabelled == {}
     assert sorted(every) == sorted(data.test["age_bin"])  # the same people
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import itertools
 import os
 import re
 import tempfile
@@ -206,6 +207,16 @@ def test_settings_made_in_python_are_checked_by_the_same_ranges():
     for name, value in {**wrong, "seed": True}.items():
         with pytest.raises(InputError, match=flag_of(name)):
             mmoe.Settings(**{name: value})
+
+
+def test_words_of_any_type_are_words_and_settings_are_of_the_script_itself():
+    argv = ["--epochs", 2, "--user-data", Path("a"), "--learning-rate", 0.5, "--hidden", ""]
+    made = parse(mmoe.Settings, "about", argv)
+    assert (made.epochs, made.user_data, made.learning_rate, made.hidden) == (2, "a", 0.5, ())
+    assert parse(mmoe.Settings, "about", made) is made
+    for module, other in itertools.permutations(SCRIPTS.values(), 2):
+        with pytest.raises(InputError, match=f"settings of {other.__name__}: give"):
+            parse(module.Settings, "about", other.Settings())
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,17 @@ def test_the_oldest_give_way(place, monkeypatch):
     assert listed(place) == {"a.pb", "b.pb"} == {path.name for path in place.glob("*.pb")}
 
 
+def test_files_may_go_at_any_time(place, monkeypatch):
+    """Two commands of one folder, or a user who deletes it: a run that ends is no worse for it."""
+    (place / "a.pb").write_bytes(b"x")
+    hash_of = compiled.hash_of
+    monkeypatch.setattr(compiled, "hash_of", lambda path: path.unlink() or hash_of(path))
+    compiled.list_programs(place)
+    place.rmdir()
+    compiled.list_programs(place)
+    assert not place.exists()
+
+
 def test_a_users_own_flags_stay(tmp_path, monkeypatch):
     monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_clustering_debug")
     assert compiled.keep_programs(tmp_path) is None

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from common import csvs
+from common import csvs, lines
 from common.columns import ACTIONS, FEED_IDS, KEYWORD_LISTS, TAG_LISTS
 from common.command import InputError
 from common.contest import MIN_WEIGHT, parse_list
-from common.csvs import LARGEST_ID, MISSING, read_columns, write_columns
+from common.csvs import LARGEST_ID, MISSING, read_columns
+from common.lines import write_columns
 from common.source import Source
 
 import numpy as np
@@ -35,7 +36,7 @@ def text_of(rows, **options):
 
 @pytest.mark.parametrize("n_rows", [0, 1, 3, 20])
 def test_what_is_written_is_what_pandas_writes(n_rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(csvs, "CHUNK", 3)
+    monkeypatch.setattr(lines, "CHUNK", 3)
     rng = np.random.default_rng(n_rows)
     reals = rng.choice([0.0, -0.0, 1.0, np.nan, np.inf, 1e-9, -2.5, 0.1234565, 3e7], (n_rows, 4))
     columns = {"id": rng.integers(-(2**62), 2**62, n_rows), 'a "real", so': reals[:, 0]}

@@ -48,6 +48,24 @@ def test_every_kind_of_feature_is_looked_up():
         np.testing.assert_allclose(dense[row], wanted_dense, atol=2e-3)  # float16 by day
 
 
+@pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2", "u4", "i8", "u8"])
+def test_codes_of_any_integers_name_the_same_rows(kind):
+    """A vocabulary that stands behind a large one: small integers would not hold its rows."""
+    found = []
+    for dtype in ("i4", kind):
+        data = data_of()
+        data.meta["vocabularies"] |= dict.fromkeys(("userid", "author", "tags"), 40_000)
+        feed = data.tables["feed"]
+        feed["author"] = feed["author"].astype(dtype)
+        for name in ("tags", "words"):
+            feed[name] = feed[name] | {"values": feed[name]["values"].astype(dtype)}
+        data.train["device"] = data.train["device"].astype(dtype)
+        layer = embedded(data)
+        found.append(layer.look_up(rows_of(data, layer)))
+    for ours, wanted in zip(*map(tf.nest.flatten, found), strict=True):
+        np.testing.assert_array_equal(ours, wanted)
+
+
 def test_ids_come_once_and_few_shapes_are_compiled():
     data = data_of()
     layer = embedded(data)

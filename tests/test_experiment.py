@@ -2,11 +2,12 @@
 
 import json
 import signal
+import warnings
 from dataclasses import replace
 
 import deepfm
 import mmoe
-from common import callbacks, resume
+from common import callbacks, results, resume
 from common.callbacks import TrainingLog
 from common.command import STOPS, InputError, Stopped
 from common.contract import load
@@ -73,6 +74,9 @@ def test_patience_needs_a_day_that_validates_and_two_classes(tmp_path):
     data = data_of()
     with pytest.raises(InputError, match="--patience: the validation rows are of one class"):
         epoch_kept([float("nan")] * 2, 1, tmp_path, TrainingLog(data, "like"))
+    with warnings.catch_warnings():  # where the loss is no number, the log alone says so
+        warnings.simplefilter("error")
+        BestEpoch(1, TrainingLog(data, "like"), tmp_path).on_epoch_end(0, {"loss": float("nan")})
     data.valid = {}
     settings = mmoe.Settings(user_data=str(tmp_path), epochs=3, patience=1, quiet=True)
     with pytest.raises(InputError, match="--patience needs a day that validates"):
@@ -81,12 +85,17 @@ def test_patience_needs_a_day_that_validates_and_two_classes(tmp_path):
 
 def test_with_patience_the_scores_and_the_saved_model_are_of_the_best_epoch(small_pickles, capsys):
     place = ["--user-data", str(small_pickles)]
-    epochs = ["--epochs", "9", "--keep-embeddings", "--learning-rate", "0.02", "--patience", "1"]
-    result = mmoe.main([*place, *FAST, *epochs, "--tasks", "read_comment"])
-    (row,) = pd.read_csv(small_pickles / "results.csv").to_dict("records")
-    by_epoch = json.loads(row["auc_by_epoch"])["read_comment"]
-    assert 1 < len(by_epoch) < 9 and max(by_epoch) > by_epoch[-1]
-    assert result.scores[0]["read_comment"]["auc"] == pytest.approx(max(by_epoch), abs=1e-6)
+    flags = ["--learning-rate", "0.02", "--patience", "1", "--tasks", "read_comment", "--runs", "2"]
+    result = mmoe.main([*place, *FAST, *flags, "--features", "device,user_history"])  # few ids
+    *rows, _ = pd.read_csv(small_pickles / "results.csv").to_dict("records")
+    curves = [json.loads(row["auc_by_epoch"])["read_comment"] for row in rows]
+    by_epoch = curves[-1]
+    assert 1 < len(by_epoch) < 8 and max(by_epoch) > by_epoch[-1]
+    assert {json.loads(row["settings"])["epochs"] for row in rows} == {8}  # as the data chose
+    model = f"mmoe {rows[0]['changed']}"
+    n_runs = results.load(small_pickles, rows[0]["fingerprint"]).groupby("model")["seed"].nunique()
+    assert n_runs.to_dict() == {model: 2, f"{model} mean of 2 runs": 1}
+    assert result.scores[-1]["read_comment"]["auc"] == pytest.approx(max(by_epoch), abs=1e-6)
     assert f"epoch {np.argmax(by_epoch) + 1} is kept" in capsys.readouterr().out
     data = load(small_pickles)
     auc = roc_auc_score(data.valid["read_comment"], result.model.logits(data.valid)["read_comment"])
@@ -121,6 +130,8 @@ def test_a_run_stopped_at_the_end_of_each_epoch_is_a_run_never_stopped(
     assert log.kept == whole.kept
     for found, wanted in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(found, wanted)
+    more = model.fit(model.batches(data.train, 4096, 1), verbose=0, shuffle=False)
+    assert more.epoch == [0]  # a `fit` of one's own begins at its beginning
 
 
 def test_whatever_ends_training_ctrl_c_does_what_it_did_before(small_pickles):
@@ -175,15 +186,13 @@ def test_rows_of_test_pkl_are_scored_at_the_end_and_stand_in_table_and_results(
     assert f"{mean:.4f}" in own and heads.index("like")
 
 
-def test_rows_without_labels_are_no_test_split(tiny_pickles, capsys):
+def test_a_test_split_without_labels_is_refused(tiny_pickles):
     valid = read(tiny_pickles / "valid.pkl")
-    tasks = load(tiny_pickles).meta
-    labels = {*tasks["tasks"], *tasks["more_tasks"]}
-    write_all(tiny_pickles, {"test.pkl": {k: v for k, v in valid.items() if k not in labels}})
-    assert load(tiny_pickles).test == {}
-    write_all(tiny_pickles, {"test.pkl": {k: v for k, v in valid.items() if k != "like"}})
-    with pytest.raises(InputError, match=r"test\.pkl: column like must be there"):
-        load(tiny_pickles)
+    meta = load(tiny_pickles).meta
+    for lost in ({"like"}, {*meta["tasks"], *meta["more_tasks"]}):
+        write_all(tiny_pickles, {"test.pkl": {k: v for k, v in valid.items() if k not in lost}})
+        with pytest.raises(InputError, match=r"test\.pkl: column \w+ must be there"):
+            load(tiny_pickles)
 
 
 def test_the_line_of_an_epoch_shows_the_task_of_the_last_line():

@@ -224,6 +224,17 @@ def test_tests_play_and_some_actions_may_be_absent(source):
     assert data.tables["user"]["user_taste"].shape[2] == 6
 
 
+def test_a_log_needs_a_task_and_embeddings_feeds_that_were_seen(source):
+    log = pd.read_csv(source / "user_action.csv")
+    text = (source / "feed_embeddings.csv").read_text()
+    (source / "feed_embeddings.csv").write_text(re.sub(r"\n1(\d\d),", r"\n5\1,", text))
+    data = encode(source, log=log)
+    assert "feed_embedding" not in data.features and "user_cooccurrence" in data.features
+    assert all(column.size for column in data.tables["user"].values() if hasattr(column, "size"))
+    with pytest.raises(InputError, match="no column of read_comment, like, click_avatar, forward"):
+        encode(source, log=log.drop(columns=["read_comment", "like", "click_avatar", "forward"]))
+
+
 def test_it_prints_what_it_read_and_made_and_keeps_a_feed_that_feed_info_lacks(source, capsys):
     (source / "feed_info.csv").write_text(re.sub("\n101,.*", "", FILES["feed_info.csv"]))
     feed = encode(source, "--min-count", 1).tables["feed"]

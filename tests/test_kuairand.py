@@ -150,9 +150,11 @@ def test_a_wrong_source_is_refused_and_what_was_there_stays(source, tmp_path, na
 def test_what_is_missing_or_would_be_lost_is_named(source, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "user_action.csv").write_text("precious\n")
-    assert_refused(source, out, "user_action.csv", "another data set", "OUT")
-    assert contents(out) == {"user_action.csv": "precious\n"}
+    for name in (*kuairand.OUTPUTS, *kuairand.OTHERS):
+        (out / name).write_text("precious\n")
+        assert_refused(source, out, name, "another data set", "OUT")
+        assert contents(out) == {name: "precious\n"}
+        (out / name).unlink()
     assert_refused(tmp_path / "nowhere", tmp_path / "new", "nowhere")
     (source / VIDEOS).unlink()
     assert_refused(source, tmp_path / "new", VIDEOS)
@@ -209,7 +211,8 @@ RANDOM = "log_random_4_22_to_5_08_pure.csv"
 
 def test_the_random_log_becomes_the_test_split(source, tmp_path):
     rows = "2,3,20220502,900,1651453200009,1,1,0,0,0,0,0,50,9,0,70,0,1,2\n"
-    (source / RANDOM).write_text(LOG_HEADER + rows)
+    others = [rows.replace("20220502", f"2022{day}") for day in ("0422", "0428", "0503", "0508")]
+    (source / RANDOM).write_text(LOG_HEADER + "".join([*others, rows]))  # days the log lacks
     out = tmp_path / "out"
     assert convert(source, out)["test.csv"] == USER_ACTION + "2,3,4,2,1,0,1,50,70,0,0,0,1,0\n"
     get_data.main([str(out), "--out", str(tmp_path / "pickles"), "--min-count", "1", "--quiet"])

@@ -4,6 +4,7 @@ import deepfm
 import FocalLoss
 import mmoe
 import ple
+from common.contract import Data
 
 import keras
 import numpy as np
@@ -193,7 +194,7 @@ def test_ple_gates_of_level_two_are_fed_by_their_own_tasks_level_one():
     y_b = mixed(x_b @ kernel[second_b], experts(b_2, x_b), s)
     logits = network([vectors, dense])
     for task, y in zip(tasks, (y_a, y_b), strict=True):
-        wanted = y @ kernel[f"{task}/kernel"] + kernel[f"{task}/bias"]
+        wanted = y @ kernel[f"tower_{task}/kernel"] + kernel[f"tower_{task}/bias"]
         np.testing.assert_allclose(logits[task], wanted, rtol=1e-3, atol=1e-5)
 
 
@@ -204,6 +205,21 @@ def test_ple_of_one_task_weighs_its_own_and_the_shared_experts(levels):
     for weights in gate_weights(network, vectors, dense).values():
         assert weights.shape == (N, 5)
         np.testing.assert_allclose(np.sum(weights, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("module, changes", [(mmoe, {}), (ple, {"levels": 2}), (deepfm, {})])
+def test_no_name_of_a_task_changes_the_network(module, changes, monkeypatch):
+    """Names that stand for parts of a network, of ours or of any Keras model, are as good."""
+    names = ["gate_a", "a", "gates", "shared", "vectors", "dense_values", "tower_a", "dense", "x y"]
+    many = len(names) if module is not deepfm else 1
+    plain = [f"task{i}" for i in range(many)]
+    rows = data_of().train["like"]
+    monkeypatch.setattr(Data, "log_odds", lambda self, task: float(np.log(rows.mean())))
+    shapes = [
+        [weight.shape for weight in built(module, tasks, **changes)[0].weights]
+        for tasks in (plain, names[:many], names[-many:])
+    ]
+    assert shapes[0] == shapes[1] == shapes[2]
 
 
 # ---- focal loss and annealing

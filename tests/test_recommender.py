@@ -1,7 +1,11 @@
 """A step of training against slow versions, and `fit` as any Keras model's."""
 
+import importlib
+
+from common import backend
+from common.dropout import Dropout
 from common.optimizer import LazyAdam
-from common.recommender import Dropout, Recommender
+from common.recommender import Recommender
 
 import keras
 import numpy as np
@@ -246,6 +250,29 @@ def test_metrics_regularizers_and_any_optimizer_count_as_in_any_keras_model():
     stopping = keras.callbacks.EarlyStopping("loss", patience=2, min_delta=1e-3)
     _, logs = fitted(data, 50, optimizer=LazyAdam(schedule), callbacks=[stopping], **plain)
     assert 3 <= len(logs["loss"]) < 20  # with a rate that fades nothing is gained any more
+
+
+@pytest.mark.parametrize("optimizer", [LazyAdam, keras.optimizers.SGD])
+def test_embeddings_that_are_frozen_stay_and_the_rest_learns(optimizer):
+    data = data_of()
+    model = recommender(data)
+    model.embedding.trainable = False
+    table, *weights = [variable.numpy() for variable in model.variables]
+    compiled(model, optimizer(0.05), jit_compile=False)
+    model.fit(model.batches(data.train, 8, seed=3), shuffle=False, verbose=0)
+    same, *learned = [variable.numpy() for variable in model.variables]
+    np.testing.assert_array_equal(same, table)
+    assert not any(np.array_equal(a, b) for a, b in zip(learned, weights, strict=True))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16", "float64"])
+def test_whatever_type_a_notebook_has_given_keras_ours_is_float32(policy):
+    try:
+        keras.config.set_dtype_policy(policy)
+        importlib.reload(backend)
+        assert recommender(data_of()).network.dtype_policy.name == "float32"
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 @pytest.mark.parametrize("n, size", [(10, 3), (9, 3), (7, 7), (5, 1), (4, 100), (1, 1)])

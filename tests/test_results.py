@@ -10,6 +10,7 @@ import get_data
 from common import days, plots, results
 from common.command import InputError
 from common.contract import load
+from common.pickles import read, write_all
 
 import numpy as np
 import pandas as pd
@@ -257,6 +258,21 @@ def test_curves_of_few_steps_of_epochs_of_many_networks_and_of_gates(tmp_path):
     assert widths["epochs"] == widths["networks"] == widths["nan"] < widths["ple"] - 300
 
 
+def test_pictures_are_the_same_whatever_matplotlib_is_told(tmp_path):
+    """By a matplotlibrc or in a notebook, whose own settings stay."""
+    import matplotlib
+
+    named = ("a $^$ b $x_1$", [{"losses": [(1.0, 0.3)], "scores": []}], {})
+    plain = draw(plots.curves, tmp_path / "a.png", *named)
+    own = {"text.usetex": True, "font.family": ["serif"], "lines.linestyle": "--"}
+    own |= {"axes.facecolor": "red", "savefig.bbox": "tight", "axes.formatter.use_mathtext": True}
+    with matplotlib.rc_context(own):
+        shown = draw(plots.curves, tmp_path / "a.png", *named)
+        assert {name: matplotlib.rcParams[name] for name in own} == own
+    for colour, where in plain.items():
+        np.testing.assert_array_equal(shown[colour], where)
+
+
 def test_a_mean_of_few_steps_is_left_out():
     ends = [0.375, 0.75, 1.0, 1.375, 1.75, 1.875, 2.0]  # two epochs, short at their ends
     losses = list(zip(ends, [5.0, 3.0, 1.0, 2.0, 2.5, 9.0, 7.0], strict=True))
@@ -284,3 +300,7 @@ def test_the_table_of_several_days_is_their_mean(tiny, tmp_path, capsys):
     means = aucs.mean(axis=0)
     assert f"{means.mean():.4f} +- {means.std(ddof=1):.4f}" in shown
     assert "means over the days 13, 14" in shown and "oracle" in shown
+    meta = read(tmp_path / "day-14" / "meta.pkl") | {"name": "it, regime exposures"}
+    write_all(tmp_path / "day-14", {"meta.pkl": meta})
+    with pytest.raises(InputError, match=r"day-13 is of .*regime exposures: average days of the"):
+        days.main(folders)

@@ -6,6 +6,8 @@ At scale 0.1: shares and counts carry the noise of 2,000 users, hence the tolera
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 from common.columns import ACTIONS, FEED_INFO, KEYWORD_LISTS, TAG_LISTS, TASKS, TEST, USER_ACTION
 from common.command import InputError
@@ -317,12 +319,25 @@ def test_a_wrong_argument_is_named_and_another_data_set_is_not_overwritten(tmp_p
         with pytest.raises(InputError, match=flag.partition("=")[0]):
             sample.main([str(tmp_path), flag])
     assert not [*tmp_path.iterdir()]
-    (tmp_path / "user_action.csv").write_text("precious")
-    with pytest.raises(InputError, match="not synthetic"):
-        sample.main([str(tmp_path)])
+    for name in sample.FILES[1:]:  # before the first stand the files of an interrupted run alone
+        (tmp_path / name).write_text("precious")
+        for make in (lambda: sample.main([str(tmp_path)]), lambda: sample.generate(tmp_path)):
+            with pytest.raises(InputError, match="not synthetic"):
+                make()
+        assert bytes_of(tmp_path) == {name: b"precious"}
+        (tmp_path / name).unlink()
+    (tmp_path / "a").write_text("")
     with pytest.raises(InputError, match="is a file"):
-        sample.main([str(tmp_path / "user_action.csv")])
-    assert bytes_of(tmp_path) == {"user_action.csv": b"precious"}
+        sample.main([str(tmp_path / "a")])
+
+
+def test_what_a_stopped_run_left_goes_and_does_not_hold_the_next_one_up(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / f".writing-{ended.pid}-x").mkdir()
+    (tmp_path / "true_probability.npy").write_text("of a run that was stopped as it renamed")
+    sample.main([str(tmp_path), "--scale", ".005", "--quiet"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(sample.FILES)
 
 
 def test_bars_in_a_terminal_none_in_a_pipe_and_silence_if_quiet(tmp_path):

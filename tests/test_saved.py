@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -144,10 +145,36 @@ def test_a_layer_of_ones_own_that_is_not_known_is_named_with_the_remedy(tmp_path
         def call(self, x):
             return x
 
+    def twice(x):
+        return x * 2
+
     x = keras.Input((3,))
-    saved.save(tmp_path / "own.keras", keras.Model(x, Stitch()(x)))
-    with pytest.raises(InputError, match=r"a layer Stitch.*register_keras_serializable\(\)"):
+    layers = {"layer Stitch": Stitch(), "function twice": keras.layers.Dense(3, activation=twice)}
+    for named, layer in layers.items():
+        saved.save(tmp_path / "own.keras", keras.Model(x, layer(x)))
+        with pytest.raises(InputError, match=rf"a {named}.*register_keras_serializable\(\)"):
+            saved.load(tmp_path / "own.keras")
+    saved.save(tmp_path / "own.keras", keras.Model(x, keras.layers.Lambda(lambda x: x * 2)(x)))
+    with pytest.raises(InputError, match=r"a Lambda layer.*a layer class"):
         saved.load(tmp_path / "own.keras")
+
+
+def test_a_model_whose_file_is_damaged_anywhere_loads_or_is_refused(tmp_path):
+    path = tmp_path / "own.keras"
+    x = keras.Input((3,))
+    saved.save(path, keras.Model(x, keras.layers.Dense(2)(x)))
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 97):
+        damaged = whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]
+        for content in (damaged, whole[:place]):
+            path.write_bytes(content)
+            try:
+                assert saved.load(path).output_shape == (None, 2)
+            except InputError as error:
+                refused += 1
+                assert re.fullmatch(r"[^\n]+: [^\n]+\.", str(error))
+    assert refused > len(whole) / 97
 
 
 def test_the_saved_model_loads_after_one_import(kept):

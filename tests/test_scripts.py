@@ -259,7 +259,7 @@ def test_a_task_without_positives_on_the_validation_day_is_not_available(small_p
         (["--own-experts", "2,3"], "--own-experts"),
         (["--tasks", "buy"], "--tasks buy is not in"),
         (["--task-weights", "1,2"], "--task-weights 1.0,2.0: give one weight"),
-        (["--task-weights", "0,0,0,0"], "--task-weights gives no task any weight"),
+        (["--task-weights", "1,1,0,1"], "--task-weights takes a number, above 0, and 0.0 is none"),
         (["--resume"], "no stopped run"),
         (["--predict", "rows.csv"], "ple.keras is missing"),
     ],

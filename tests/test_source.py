@@ -19,7 +19,7 @@ from common.source import Source, file_of
 
 import numpy as np
 import pytest
-from contest_files import EMBEDDINGS, FILES, FUZZ, LOG, contents, refusal
+from contest_files import EMBEDDINGS, FILES, FUZZ, LOG, TABLES, contents, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +85,9 @@ def test_a_folder_in_a_folder_is_found_and_what_is_missing_is_named(source, tmp_
     outer = tmp_path / "outer"
     shutil.copytree(source, outer / f"wechat_algo_data{number}")
     assert contents(outer) == expected
+    (outer / "test_b.csv").write_text(FILES["test_a.csv"])
+    assert f"test_b.csv lies beside {outer}/wechat_algo_data{number} and would" in refusal(outer)
+    (outer / "test_b.csv").unlink()
     shutil.copytree(source, outer / "wechat_algo_data3")
     assert "wechat_algo_data3 hold a user_action.csv each" in refusal(outer)
     shutil.rmtree(outer / "wechat_algo_data3")
@@ -93,7 +96,7 @@ def test_a_folder_in_a_folder_is_found_and_what_is_missing_is_named(source, tmp_
         assert f"{name} is missing" in refusal(outer)
     assert "nowhere does not exist" in refusal(tmp_path / "nowhere")
     (tmp_path / "bad.zip").write_bytes(b"no zip")
-    assert "bad.zip cannot be unpacked (File is not a zip file)" in refusal(tmp_path / "bad.zip")
+    assert "bad.zip is no zip: unpack it, and give its folder" in refusal(tmp_path / "bad.zip")
 
 
 @FUZZ
@@ -211,6 +214,20 @@ def test_lines_of_another_number_of_fields_are_noticed_wherever_blocks_end():
             while file.read(size):
                 pass
             assert file.suspect == (text in wrong), (text, size)
+
+
+def test_a_download_that_ended_early_is_refused_or_lacks_whole_lines_alone(source):
+    """Wherever it ended; what then stands in a last field cannot be told from the whole."""
+    for name, text in TABLES.items():
+        begin = text.rstrip("\n").rfind("\n") + 1
+        header, *_, last = text.splitlines()
+        for end in range(begin + 1, len(text) - 1):
+            if text.count(",", begin, end) < header.count(","):
+                assert name in refusal(source, **{name: text[:end]}), text[begin:end]
+        for blank in ("", " ", "\n \n "):
+            (source / name).write_text(text[:begin] + blank)
+            assert last not in str(contents(source))
+        (source / name).write_text(text)
 
 
 def test_small_numbers_are_kept_small(source):

@@ -25,7 +25,8 @@ def features(past, made):
     if past.embeddings is not None:
         ids, vectors = past.embeddings
         reduced = reduce_embeddings(vectors, rows_of(ids, past.feed_ids), past.feed_rows > 0)
-        found["feed_embedding"] = Feature(values=reduced, **seconds)
+        if reduced.size:  # else fewer than two feeds of the training rows have one
+            found["feed_embedding"] = Feature(values=reduced, **seconds)
     return found
 
 
