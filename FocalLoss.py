@@ -15,7 +15,7 @@ from common.command import user_errors
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.optimizer import LazyAdam
-from common.recommender import STEPS, Recommender
+from common.recommender import Recommender
 from common.resume import asked_for
 from common.saved import use_saved
 from common.scores import mean_and_spread
@@ -93,32 +93,24 @@ class WarmRestarts(keras.optimizers.schedules.LearningRateSchedule):
 # ---- the training
 
 
-def learning_rate(data, settings):
-    """WarmRestarts of the settings' cycles, or the constant rate."""
-    if not settings.cycles:
-        return settings.learning_rate
-    steps = data.steps(settings.batch_size)
-    lengths = [steps * epochs for epochs in settings.cycles]
-    return WarmRestarts(settings.learning_rate, settings.lowest_rate, lengths)
-
-
 def compiled_model(data, tasks, settings):
     """The network with its embeddings as a keras.Model, compiled: one for all seeds."""
     embedding = FeatureEmbedding(LookUp.of(data), 1 + settings.embedding_dim)
     vectors, dense = embedding.symbols()
+    network = deepfm.network(vectors, dense, data, tasks, settings)
     focus = {"gamma": settings.gamma, "alpha": settings.alpha}
+    link = None if settings.raw_scores else partial(unfocused, **focus)
+    rate = settings.learning_rate
+    if settings.cycles:
+        steps = data.steps(settings.batch_size)
+        lengths = [steps * epochs for epochs in settings.cycles]
+        rate = WarmRestarts(rate, settings.lowest_rate, lengths)
     # a keras.Model whose train_step makes gradients only for the embedding rows looked up
-    model = Recommender(
-        embedding,
-        deepfm.network(vectors, dense, data, tasks, settings),
-        link=None if settings.raw_scores else partial(unfocused, **focus),
-    )
+    model = Recommender(embedding, network, link)
     model.compile(
-        optimizer=LazyAdam(learning_rate(data, settings), l2=settings.embedding_l2),
+        optimizer=LazyAdam(rate, l2=settings.embedding_l2),
         loss={task: partial(focal_loss, **focus) for task in tasks},
         loss_weights={task: data.loss_weights[task] for task in tasks},  # 1 or --task-weights
-        steps_per_execution=STEPS,
-        jit_compile=True,
     )
     return model
 
@@ -137,7 +129,6 @@ def train(model, data, settings, seed):
             # always Resume; BestEpoch with --patience, TensorBoard with --tensorboard
             *asked_for(data, settings, model.tasks, seed, log),
         ],
-        shuffle=False,  # `batches` does it
         verbose=0,
     )
     return log

@@ -11,7 +11,7 @@ from common.dropout import Dropout
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.optimizer import LazyAdam
-from common.recommender import STEPS, Recommender
+from common.recommender import Recommender
 from common.resume import asked_for
 from common.saved import use_saved
 from common.scores import mean_and_spread
@@ -108,8 +108,6 @@ def compiled_model(data, tasks, settings):
         optimizer=LazyAdam(settings.learning_rate, l2=settings.embedding_l2),
         loss={task: keras.losses.BinaryCrossentropy(from_logits=True) for task in tasks},
         loss_weights={task: data.loss_weights[task] for task in tasks},  # 1 or --task-weights
-        steps_per_execution=STEPS,
-        jit_compile=True,
     )
     return model
 
@@ -128,7 +126,6 @@ def train(model, data, settings, seed):
             # always Resume; BestEpoch with --patience, TensorBoard with --tensorboard
             *asked_for(data, settings, model.tasks, seed, log),
         ],
-        shuffle=False,  # `batches` does it
         verbose=0,
     )
     return log

@@ -12,6 +12,7 @@ import reprlib
 import sys
 import time
 from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 
 from common import features
@@ -27,17 +28,6 @@ from common.source import Source
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-
-
-def last_day_of(days, valid_day, final, place):
-    """The last day that is used: it validates, with `final` it is trained on. Raises InputError."""
-    last = int(days.max()) if valid_day is None else valid_day
-    if not (final or ((days == last).any() and (days < last).any())):
-        raise InputError(
-            f"{place}: validating day {last} needs rows on that day and on a day before: "
-            "choose another --valid-day or get the file again."
-        )
-    return last
 
 
 def every_id(raw):
@@ -76,19 +66,19 @@ def known_past(raw, log, train, tests, users, feeds, args):
 def make_features(past, report):
     """{name: Feature} of all groups, a line of the report each."""
     made = {}
-    for group in features.groups():
+    for name in features.GROUPS:
+        group = import_module(f"common.features.{name}")
         found = group.features(past, made)
         made |= found
         if found:
-            report(group.__name__.rpartition(".")[2], group.ABOUT)
+            report(name, group.ABOUT)
     return made
 
 
-def encode_source(raw, valid_day, args, report):
-    """{file name: content} of every pickle, of what read_source gives. Raises InputError."""
+def encode_source(raw, last_day, args, report):
+    """{file name: content} of every pickle, of what read_source gives up to a day. InputError."""
     log = dict(raw["log"])
     dates = distinct(log["date_"])
-    last_day = last_day_of(log["date_"], valid_day, args.final, raw["place"] / "user_action.csv")
     today = int(np.searchsorted(dates, last_day)) + 1  # days are counted, whatever their numbers
     users, feeds = every_id(raw)
     n_unknown = int((rows_of(log["feedid"], np.sort(raw["feeds"]["feedid"])) == 0).sum())
@@ -213,14 +203,21 @@ def run(args, out):
     source = find_source(args.source)
     report = Report()
     raw = read_source(source, report)
-    folders = {out: args.valid_day}
+    dates = distinct(raw["log"]["date_"]).tolist()
+    last_day = dates[-1] if args.valid_day is None else args.valid_day
+    if not args.final and last_day not in dates[1:]:
+        raise InputError(
+            f"{source.path / 'user_action.csv'}: validating day {last_day} needs rows on that day "
+            "and on a day before: choose another --valid-day or get the file again."
+        )
+    folders = {out: last_day}
     if args.valid_days:
-        days = np.unique(raw["log"]["date_"])[1:][-args.valid_days :]
+        days = dates[1:][-args.valid_days :]
         if len(days) < args.valid_days:
             raise InputError(
                 f"--valid-days {args.valid_days}: only {len(days)} days follow others."
             )
-        folders = {out / f"day-{day}": int(day) for day in days}
+        folders = {out / f"day-{day}": day for day in days}
     for folder in folders:
         refuse_another_table(folder)
     for folder, day in folders.items():

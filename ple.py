@@ -11,7 +11,7 @@ from common.dropout import Dropout
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.optimizer import LazyAdam
-from common.recommender import STEPS, Recommender
+from common.recommender import Recommender
 from common.resume import asked_for
 from common.saved import use_saved
 from common.scores import mean_and_spread
@@ -87,13 +87,11 @@ def gates(inputs, sizes, level):
 def own_experts(tasks, settings):
     """{task: number of its own experts}. Raises InputError where there are numbers for others."""
     numbers = settings.own_experts
-    if len(numbers) == 1:
-        return dict.fromkeys(tasks, numbers[0])
-    if len(numbers) != len(tasks):
+    if len(numbers) not in (1, len(tasks)):
         given = ",".join(map(str, numbers))
         names = ", ".join(tasks)
         raise InputError(f"--own-experts {given}: give one number, or one each of {names}.")
-    return dict(zip(tasks, numbers, strict=True))
+    return dict(zip(tasks, numbers * len(tasks), strict=False))  # one number is each task's
 
 
 def extraction(inputs, tasks, level, settings):
@@ -149,8 +147,6 @@ def compiled_model(data, tasks, settings):
         optimizer=LazyAdam(settings.learning_rate, l2=settings.embedding_l2),
         loss={task: keras.losses.BinaryCrossentropy(from_logits=True) for task in tasks},
         loss_weights={task: data.loss_weights[task] for task in tasks},  # 1 or --task-weights
-        steps_per_execution=STEPS,
-        jit_compile=True,
     )
     return model
 
@@ -169,7 +165,6 @@ def train(model, data, settings, seed):
             # always Resume; BestEpoch with --patience, TensorBoard with --tensorboard
             *asked_for(data, settings, model.tasks, seed, log),
         ],
-        shuffle=False,  # `batches` does it
         verbose=0,
     )
     return log
@@ -187,12 +182,9 @@ def main(argv=None):
         experiment.keep(seed, models, logs)
     shared = [f"shared {i + 1}" for i in range(settings.shared_experts)]
     own = own_experts(experiment.data.tasks, settings)
-    result = experiment.finish(
-        gates={
-            f"gate_{settings.levels}_{task}": [f"own {i + 1}" for i in range(n)] + shared
-            for task, n in own.items()
-        }
-    )
+    names = {task: [f"own {i + 1}" for i in range(n)] + shared for task, n in own.items()}
+    gates = {f"gate_{settings.levels}_{task}": names[task] for task in names}
+    result = experiment.finish(gates=gates)
     print(f"{result.target} validation AUC: {mean_and_spread(result.aucs)}")
     return result
 

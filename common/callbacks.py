@@ -62,7 +62,6 @@ class TrainingLog(keras.callbacks.Callback):
         return dict(self.scores).get(self.kept, self.scores[-1][1])
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
         self.first_step = self.steps_done()
         self.total = 0.0  # of the losses of this epoch's steps
         self.seconds_before = self.seconds
@@ -88,7 +87,8 @@ class TrainingLog(keras.callbacks.Callback):
             place = f"{self.data.folder}/.compiled"
             raise InputError(f"{place}: no program could be written: make room on the disk.")
         if not np.isfinite(logs["loss"]):
-            return  # `on_train_end` says so
+            told = f"the loss is {logs['loss']} in epoch {epoch + 1}"
+            raise InputError(f"{told}: lower --learning-rate.")
         logits = self.model.logits(self.rows)
         if not all(np.isfinite(values).all() for values in logits.values()):
             flags = "--learning-rate or --embedding-l2"
@@ -104,7 +104,10 @@ class TrainingLog(keras.callbacks.Callback):
 
     def line(self, epoch, scores):
         """What is printed of an epoch, counted from 0."""
-        parts = [f"epoch {epoch + 1}/{self.params['epochs']}", f"loss {self.loss_of(epoch):.5f}"]
+        ends, losses = map(np.array, zip(*self.losses, strict=True))
+        inside = (ends > epoch) & (ends <= epoch + 1)
+        loss = np.average(losses[inside], weights=np.diff(ends, prepend=0)[inside])
+        parts = [f"epoch {epoch + 1}/{self.params['epochs']}", f"loss {loss:.5f}"]
         task = self.target if self.target in scores else next(iter(scores), None)
         row = scores.get(task, {})
         aucs = [f"{name} {mean_and_spread([row[name]])}" for name in ("auc", "uauc") if name in row]
@@ -113,22 +116,9 @@ class TrainingLog(keras.callbacks.Callback):
         parts.append(f"{rows / max(self.seconds - self.seconds_before, 1e-9):,.0f} rows/s")
         return "  ".join(parts)
 
-    def on_train_end(self, logs=None):
-        if self.losses and not np.isfinite(self.losses[-1][1]):
-            loss = self.losses[-1][1]
-            raise InputError(
-                f"the loss is {loss} in epoch {self.epoch + 1}: lower --learning-rate."
-            )
-
     def steps_done(self):
         """Steps since the first epoch began."""
         return int(self.model.optimizer.iterations)
-
-    def loss_of(self, epoch):
-        """Mean training loss of an epoch, counted from 0."""
-        ends, losses = map(np.array, zip(*self.losses, strict=True))
-        inside = (ends > epoch) & (ends <= epoch + 1)
-        return np.average(losses[inside], weights=np.diff(ends, prepend=0)[inside])
 
 
 def tensorboard(settings, run):

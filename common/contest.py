@@ -53,11 +53,8 @@ def read_source(source, report):
         raw["log"] = read_log(source, "user_action.csv", report)
         if source.has("test.csv"):
             raw["labelled"] = read_log(source, "test.csv", report)
-        raw["tests"] = {
-            test: read_rows(source, f"{test}.csv", TEST)
-            for test in TESTS
-            if source.has(f"{test}.csv")
-        }
+        found = [test for test in TESTS if source.has(f"{test}.csv")]
+        raw["tests"] = {test: read_rows(source, f"{test}.csv", TEST) for test in found}
         for test, rows in raw["tests"].items():
             report(f"{test}.csv", f"{len(rows['userid']):,} rows")
         raw["feeds"] = read_feeds(source)
@@ -68,17 +65,12 @@ def read_source(source, report):
                     done.update(file.tell() - done.n)
             raw["embeddings"] = embeddings.result()
             report(name, "{:,} feeds, {} numbers each".format(*raw["embeddings"][1].shape))
-    tell_absent(source, report)
-    raw["truth"] = read_truth(source, raw["note"], raw["log"], report)
-    return raw
-
-
-def tell_absent(source, report):
-    """Say which of the files are not there that could be."""
-    names = [*(f"{test}.csv" for test in TESTS), "feed_embeddings.csv"]
-    absent = [name for name in names if not source.has(name)]
+    names = [*(f"{test}.csv" for test in TESTS), name]
+    absent = [file_name for file_name in names if not source.has(file_name)]
     if absent:
         report("not there", ", ".join(absent))
+    raw["truth"] = read_truth(source, raw["note"], raw["log"], report)
+    return raw
 
 
 def read_log(source, name, report):

@@ -9,18 +9,10 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
+from common import schema
 from common.columns import TESTS
 from common.command import InputError
 from common.pickles import VERSION, read, stamp_of
-from common.schema import (
-    check_column,
-    check_key,
-    check_meta,
-    check_rows,
-    check_vocabularies,
-    is_name,
-    require,
-)
 
 import numpy as np
 
@@ -31,28 +23,19 @@ LONG = 1000  # steps that are enough to train a network
 
 @dataclass
 class Data:
-    """What the pickles of one folder hold.
+    """What the pickles of one folder hold; tasks, loss_weights, features as `choose` chose them."""
 
-    meta: the contents of `meta.pkl`. tables: {key: {column: array}}, one row a user, a feed, ...;
-    row 0 is the unknown one. train, valid, test: {column: array (rows,)} of interactions; a column
-    named like a table is a row number in it; valid is empty where every day is trained on, test
-    where no labelled rows are kept for the end. tasks {task: weight in the score}, loss_weights
-    {task: weight in the loss} and features {feature: description} are those that `choose` chose.
-    unlabelled: {"test_a": columns, ...} of the files that are there. vocabularies: {name: raw ids,
-    sorted}, {} where no file has them.
-    """
-
-    meta: dict
-    tables: dict
-    train: dict
-    valid: dict
-    test: dict
+    meta: dict  # the contents of meta.pkl
+    tables: dict  # {key: {column: array}}, one row a user, a feed, ...; row 0 is the unknown one
+    train: dict  # {column: array (rows,)}; one named like a table holds row numbers in it
     folder: Path
-    tasks: dict = field(default_factory=dict)
-    loss_weights: dict = field(default_factory=dict)
-    features: dict = field(default_factory=dict)
-    unlabelled: dict = field(default_factory=dict)
-    vocabularies: dict = field(default_factory=dict)
+    valid: dict = field(default_factory=dict)  # the same; {} where every day is trained on
+    test: dict = field(default_factory=dict)  # the same; {} without labelled rows for the end
+    tasks: dict = field(default_factory=dict)  # {task: weight in the score}
+    loss_weights: dict = field(default_factory=dict)  # {task: weight in the loss}
+    features: dict = field(default_factory=dict)  # {feature: description}
+    unlabelled: dict = field(default_factory=dict)  # {"test_a": columns, ...}, what is there
+    vocabularies: dict = field(default_factory=dict)  # {name: raw ids, sorted}, {} without a file
 
     def choose(self, tasks=(), loss_weights=(), features=()):
         """Choose by names, and weights in the loss in the tasks' order; () for the data's own.
@@ -133,9 +116,10 @@ def chosen(names, known, flag, folder):
 def stamped(path, stamp):
     """The dict pickled in `path`, without its stamp, which must be that of meta.pkl. InputError."""
     content = read(path)
-    require(isinstance(content, dict) and all(map(is_name, content)), f"{path} is no dict of names")
+    right = isinstance(content, dict) and all(map(schema.is_name, content))
+    schema.require(right, f"{path} is no dict of names")
     found = content.pop("stamp", None)
-    require(isinstance(found, str), f"{path}: 'stamp' is missing or no text")
+    schema.require(isinstance(found, str), f"{path}: 'stamp' is missing or no text")
     if found != stamp:
         raise InputError(
             f"{path} and meta.pkl are of different runs: write all files of a run anew."
@@ -153,30 +137,27 @@ def load(folder):
             f"{folder}/meta.pkl is of another version than {VERSION}: run `python get_data.py` "
             "again, or write your own by user_data/README.md."
         )
-    check_meta(meta, folder / "meta.pkl")
+    schema.check_meta(meta, folder / "meta.pkl")
     tables = {key: stamped(folder / f"{key}.pkl", meta["stamp"]) for key in meta["tables"]}
-    splits = {"train": {}, "valid": {}, "test": {}}
-    for name in splits if meta["valid_day"] is not None else ["train"]:
+    labelled = ["train"] if meta["valid_day"] is None else ["train", "valid", "test"]
+    rows = {}
+    for name in (*labelled, *TESTS):
         path = folder / f"{name}.pkl"
-        if name != "test" or path.exists():
-            splits[name] = stamped(path, meta["stamp"])
-    data = Data(meta, tables, **splits, folder=folder)
+        if name in ("train", "valid") or path.exists():
+            rows[name] = stamped(path, meta["stamp"])
+    tests = {name: rows[name] for name in TESTS if name in rows}
+    splits = {name: rows[name] for name in labelled if name in rows}
+    data = Data(meta, tables, folder=folder, unlabelled=tests, **splits)
     for key, table in tables.items():
-        check_key(table, folder / f"{key}.pkl")
+        schema.check_key(table, folder / f"{key}.pkl")
     for name, feature in meta["features"].items():
         if feature["table"] is not None:
-            check_column(data, name, feature)
+            schema.check_column(data, name, feature)
     data.choose()
-    for name, rows in splits.items():
-        if name == "train" or (name == "valid" and meta["valid_day"] is not None) or rows:
-            check_rows(rows, data, folder / f"{name}.pkl", labelled=True)
-    for name in TESTS:
-        path = folder / f"{name}.pkl"
-        if path.exists():
-            data.unlabelled[name] = stamped(path, meta["stamp"])
-            check_rows(data.unlabelled[name], data, path, labelled=False)
+    for name, columns in rows.items():
+        schema.check_rows(columns, data, folder / f"{name}.pkl", labelled=name in labelled)
     path = folder / "vocabularies.pkl"
     if path.exists():
         data.vocabularies = stamped(path, meta["stamp"])
-        check_vocabularies(data.vocabularies, meta["vocabularies"], path)
+        schema.check_vocabularies(data.vocabularies, meta["vocabularies"], path)
     return data

@@ -16,14 +16,6 @@ from common.scores import score_yardsticks
 import numpy as np
 import pandas as pd
 
-KEY = ["model", "seed", "task", "score"]
-
-
-def mean_over_days(tables):
-    """Runs, as results.load gives them, with their means: of what every day has."""
-    groups = pd.concat(tables, ignore_index=True).groupby(KEY, sort=False)["value"]
-    return groups.mean()[groups.size() == len(tables)].reset_index()
-
 
 def mean_of_yardsticks(every):
     """{yardstick: {task: scores}} of the validation rows of several Data, averaged."""
@@ -42,22 +34,20 @@ def main(argv=None):
     """Print the table; argv: a list of folders, None for the process's own. Raises InputError."""
     parser = Parser(__doc__)
     parser.add_argument("folder", nargs="+", help="a folder of pickles, with its results.csv")
-    folders = parser.parse_args(argv).folder
-    every = [load(folder) for folder in folders]
+    every = [load(folder) for folder in parser.parse_args(argv).folder]
     data = every[-1]
-    for folder, other in zip(folders, every, strict=True):
+    for other in every:
         if not other.valid or other.tasks != data.tasks:
-            raise InputError(f"{folder} has no validation day, or other tasks: leave it out.")
+            raise InputError(f"{other.folder} has no validation day, or other tasks: leave it out.")
         if other.meta["name"] != data.meta["name"]:
-            names = f"{other.meta['name']}, and {folders[-1]} of {data.meta['name']}"
-            raise InputError(f"{folder} is of {names}: average days of the same data.")
-    tables = [
-        results.load(folder, of_day.fingerprint)
-        for folder, of_day in zip(folders, every, strict=True)
-    ]
-    runs = mean_over_days(tables)
+            names = f"{other.meta['name']}, and {data.folder} of {data.meta['name']}"
+            raise InputError(f"{other.folder} is of {names}: average days of the same data.")
+    tables = [results.load(of_day.folder, of_day.fingerprint) for of_day in every]
+    groups = pd.concat(tables, ignore_index=True).groupby(results.TIDY[:-1], sort=False)["value"]
+    runs = groups.mean()[groups.size() == len(tables)].reset_index()  # of what every day has
     if not len(runs):
-        raise InputError(f"no model was run on every folder of {', '.join(folders)}: run one.")
+        folders = ", ".join(str(of_day.folder) for of_day in every)
+        raise InputError(f"no model was run on every folder of {folders}: run one.")
     days = [str(of_day.meta["valid_day"]) for of_day in every]
     target = data.first_task
     print(f"{data.meta['name']}: means over the days {', '.join(days)}; positive rates of the last")

@@ -1,5 +1,7 @@
 """The model in training: a keras.Model whose step is one XLA program."""
 
+import warnings
+
 import common.backend  # noqa: F401
 from common.command import handlers_kept
 
@@ -72,10 +74,12 @@ class Recommender(keras.Model):
         self.compute_metrics(None, labels, logits)
         self.reset_metrics()
 
-    def fit(self, *args, **kwargs):
+    def fit(self, *args, shuffle=False, **kwargs):  # `batches` does it
         """Keras's; whatever ends it, Ctrl-C and SIGTERM then do what they did before."""
-        with handlers_kept():
-            return super().fit(*args, **kwargs)
+        with handlers_kept(), warnings.catch_warnings():
+            # as the rest of an epoch does that is gone on with; TrainingLog tells what is an error
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            return super().fit(*args, shuffle=shuffle, **kwargs)
 
     def initialize(self, seed):
         """Draw the trained weights anew, as their initializers do, and begin the optimizer anew.

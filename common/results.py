@@ -179,17 +179,13 @@ def print_table(runs, marks, data, current, target, verbose=False):
                 n = "" if model in marks else "-".join(map(str, sorted(counts)))
                 text = [mean_and_spread(cell) if cell else "-" for cell in cells]
                 lines.append((f"{shown[score]:8} {sign} {names[model]}", n, text))
-    print("", *aligned(lines), *notes, "", sep="\n")
-
-
-def aligned(lines):
-    """The lines [(head, n, cells)] as texts in columns; a wide character takes two places."""
     first = max(places(head) for head, _, _ in lines)
     width = 2 + max(len(cell) for _, _, cells in lines for cell in cells)
-    return [
-        head + " " * (first - places(head)) + f"{n:>4}" + "".join(f"{c:>{width}}" for c in cells)
-        for head, n, cells in lines
-    ]
+    print()
+    for head, n, cells in lines:
+        row = "".join(f"{cell:>{width}}" for cell in cells)
+        print(head + " " * (first - places(head)) + f"{n:>4}" + row)
+    print(*notes, "", sep="\n")
 
 
 def places(text):
@@ -217,17 +213,12 @@ def peak_memory():
 
 
 def versions():
-    """What a run was made with."""
+    """What a run was made with; commit: of the project's folder, -dirty if it was changed since."""
     packages = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
     machine = f"{platform.system()} {platform.machine()}"
-    about = {"python": platform.python_version(), **packages, "machine": machine}
-    return about | {"commit": commit()}
-
-
-def commit():
-    """The commit of the project's folder, -dirty if it was changed since; "" where git has none."""
+    words = ["git", "-C", ROOT, "describe", "--always", "--dirty"]
     try:
-        words = ["git", "-C", ROOT, "describe", "--always", "--dirty"]
-        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
-        return ""
+        commit = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # there is no git
+        commit = ""
+    return {"python": platform.python_version(), **packages, "machine": machine, "commit": commit}

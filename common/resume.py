@@ -5,7 +5,6 @@ import json
 import shutil
 import signal
 import threading
-import warnings
 from pathlib import Path
 
 import common.backend  # noqa: F401
@@ -52,8 +51,6 @@ class Resume(keras.callbacks.BackupAndRestore):
                 f"{self.folder} is damaged: remove it, or leave --resume out."
             ) from None
         self.model._initial_epoch = steps // self.params["steps"]
-        if steps % self.params["steps"]:  # Keras warns of the rest of an epoch
-            warnings.filterwarnings("ignore", "Your input ran out of data")
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             for number in STOPS:
                 self.handlers[number] = signal.signal(number, self.ask)
@@ -83,8 +80,6 @@ class Resume(keras.callbacks.BackupAndRestore):
             self.stop()  # else the epoch is over, and is scored first
 
     def on_epoch_end(self, epoch, logs=None):
-        if not np.isfinite(logs["loss"]):
-            return  # the log ends `fit` with an error
         super().on_epoch_end(epoch, logs)
         if self.asked:
             self.stop()
@@ -136,8 +131,6 @@ class BestEpoch(keras.callbacks.EarlyStopping):
                 self.model._initial_epoch = self.params["epochs"]
 
     def on_epoch_end(self, epoch, logs=None):
-        if "val_auc" not in logs:
-            return  # the log ends `fit` with an error
         if np.isnan(logs["val_auc"]):
             raise InputError("--patience: the validation rows are of one class: leave it out.")
         super().on_epoch_end(epoch, logs)

@@ -8,36 +8,14 @@ from common.pickles import FIRST
 
 import numpy as np
 
-META = {  # key: (type, may it be absent)
-    "version": (int, False),
-    "stamp": (str, False),
-    "name": (str, False),
-    "synthetic": (bool, False),
-    "tasks": (dict, False),
-    "more_tasks": (dict, True),
-    "raw": (dict, True),
-    "group": (str | None, False),
-    "tables": (list, False),
-    "valid_day": (int | None, False),
-    "vocabularies": (dict, False),
-    "features": (dict, False),
-}
-KINDS = {  # kind: keys of its description that must be there, beside kind and table
-    "id": {"vocabulary"},
-    "list": {"vocabulary"},
-    "dense": {"daily"},
-    "dot": {"daily", "with"},
-}
-OPTIONAL = {"columns", "default"}
-DESCRIPTION = {  # key of a feature's description: type
-    "kind": str,
-    "table": str | None,
-    "vocabulary": str,
-    "daily": bool,
-    "with": str,
-    "columns": list,
-    "default": bool,
-}
+# keys of meta.pkl, of those that may be absent, of a feature's description: the type of their value
+META = {"version": int, "stamp": str, "name": str, "synthetic": bool, "tasks": dict, "tables": list}
+META |= {"group": str | None, "valid_day": int | None, "vocabularies": dict, "features": dict}
+MORE_META = {"more_tasks": dict, "raw": dict}
+FEATURE = {"kind": str, "table": str | None, "vocabulary": str, "daily": bool, "with": str}
+MORE_FEATURE = {"columns": list, "default": bool}
+# kind: keys of its description that must be there, beside kind and table
+KINDS = {"id": {"vocabulary"}, "list": {"vocabulary"}, "dense": {"daily"}, "dot": {"daily", "with"}}
 OWN_FILES = ("meta", "train", "valid", "test", "test_a", "test_b", "vocabularies")
 WRITE_AGAIN = "write it again by user_data/README.md"
 
@@ -65,12 +43,9 @@ def is_name(text):
 
 def check_meta(meta, path):
     """Raise InputError unless meta.pkl keeps the contract in itself."""
-    for key, (kind, optional) in META.items():
-        if not (optional and key not in meta):
-            right = key in meta and isinstance(meta[key], kind)
-            require(right, f"{path}: {key!r} is missing or of another type")
-    unknown = [key for key in meta if key not in META]
-    require(not unknown, f"{path}: {unknown[:1]!r:.60} is no key of the contract")
+    for key in META | meta:
+        right = isinstance(meta.get(key, ...), (META | MORE_META).get(key, ()))
+        require(right, f"{path}: {key!r:.60} is missing, of another type or no key of the contract")
     more = meta.get("more_tasks", {})
     require(len(meta["tasks"]) > 0, f"{path}: there is no task")
     require(not set(more) & set(meta["tasks"]), f"{path}: a task stands among more_tasks too")
@@ -91,19 +66,23 @@ def check_meta(meta, path):
         check_feature(name, feature, meta, f"{path}: feature {name!r:.60}")
     for name, feature in meta["features"].items():
         if feature["kind"] == "dot":
-            check_partner(feature, meta["features"], f"{path}: feature {name!r:.60}")
+            partner = meta["features"].get(feature["with"], {})
+            right = partner.get("kind") == "dense" and partner["table"] is not None
+            right = right and not partner["daily"]
+            problem = "'with' must name a dense feature of a table that is not daily"
+            require(right, f"{path}: feature {name!r:.60}: {problem}")
 
 
 def check_feature(name, feature, meta, place):
     """Raise InputError unless the description of a feature keeps the contract."""
     require(is_name(name) and isinstance(feature, dict), f"{place} must be a name and a dict")
     for key, value in feature.items():
-        right = key in DESCRIPTION and isinstance(value, DESCRIPTION[key])
+        right = isinstance(value, (FEATURE | MORE_FEATURE).get(key, ()))
         require(right, f"{place}: {key!r:.60} is no key of a feature or of another type")
     kind = feature.get("kind")
     require(kind in KINDS, f"{place} must have a kind of {[*KINDS]}")
     needed = KINDS[kind] | {"kind", "table"}
-    right = needed <= set(feature) <= needed | OPTIONAL
+    right = needed <= set(feature) <= needed | set(MORE_FEATURE)
     require(right, f"{place} must have the keys {sorted(needed)}")
     table = feature["table"]
     right = table is None or table in meta["tables"]
@@ -118,14 +97,6 @@ def check_feature(name, feature, meta, place):
         require(right, f"{place} is of a vocabulary that 'vocabularies' does not name")
     right = all(isinstance(text, str) for text in feature.get("columns", []))
     require(right, f"{place}: 'columns' must be a list of names")
-
-
-def check_partner(feature, features, place):
-    """Raise InputError unless a dot names a dense feature of a table that is not daily."""
-    partner = features.get(feature["with"], {})
-    right = partner.get("kind") == "dense" and partner["table"] is not None
-    right = right and not partner["daily"]
-    require(right, f"{place}: 'with' must name a dense feature of a table that is not daily")
 
 
 def check_key(table, path):

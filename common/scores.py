@@ -56,29 +56,21 @@ def weighted(values, weights):
     return total / sum(weights.values())
 
 
-def log_loss(labels, logits):
-    """Mean binary cross-entropy from float64 logits, exact however large they are."""
-    own = np.where(np.asarray(labels) > 0, logits, 0.0)
-    return float(np.mean(np.logaddexp(0.0, logits) - own))
-
-
-def calibration(labels, logits):
-    """Mean predicted probability over the share of positives; nan where there are none."""
-    actual = np.mean(np.asarray(labels) > 0)
-    return float(np.mean(expit(logits)) / actual) if actual else float("nan")
-
-
 def score(labels, logits, groups=None):
     """{"auc", "uauc", "logloss", "calibration"} of a task; uauc only with groups.
 
-    logits: (rows,), taken in float64.
+    logits: (rows,), taken in float64, in which the log loss is exact however large they are.
+    Calibration is the mean predicted probability over the share of positives; nan without any.
     """
     logits = np.asarray(logits, np.float64)
+    positive = np.asarray(labels) > 0
     scores = {"auc": auc(labels, logits)}
     if groups is not None:
         scores["uauc"] = uauc(labels, logits, groups)
-    scores["logloss"] = log_loss(labels, logits)
-    scores["calibration"] = calibration(labels, logits)
+    losses = np.logaddexp(0.0, logits) - np.where(positive, logits, 0.0)  # cross-entropy
+    scores["logloss"] = float(np.mean(losses))
+    rate = np.mean(positive)
+    scores["calibration"] = float(np.mean(expit(logits)) / rate) if rate else float("nan")
     return scores
 
 

@@ -16,15 +16,8 @@ from common.command import InputError
 
 DENSEST = 200  # a member of a zip that unpacks to more times its size is no table but a bomb
 MEMBERS = (".csv", ".json", ".npy")  # what a zip may hold for us; a Mac adds other files
-DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    UnicodeDecodeError,  # of a member's name
-)
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+DAMAGED += (RuntimeError, UnicodeDecodeError)  # a password, a member's name
 
 
 @contextmanager
@@ -47,6 +40,7 @@ class Source:
     def __init__(self, path):
         self.path = Path(path)
         self.zip = None
+        self.members = {}  # of a zip: {file name: member} of its tables
         if self.path.is_file():
             if self.path.suffix.lower() == ".csv":
                 raise InputError(f"{path} is one CSV: give the folder that holds it.")
@@ -55,9 +49,18 @@ class Source:
                     raise InputError(f"{path} is no zip: unpack it, and give its folder.")
             with unpacking(path):
                 self.zip = zipfile.ZipFile(path)
-            self.members = self.members_of_zip()
         elif not self.path.is_dir():
             raise InputError(f"{path} does not exist: check the path.")
+        for member in self.zip.infolist() if self.zip else ():
+            name = Path(member.filename).name
+            if not name.endswith(MEMBERS) or name.startswith("."):
+                continue
+            if name in self.members:
+                raise InputError(f"{path} holds two files {name}: leave one of them in it.")
+            if member.file_size > DENSEST * max(member.compress_size, 1000):
+                size = f"{member.file_size:,} bytes"
+                raise InputError(f"{path}: {name} would unpack to {size}: download it again.")
+            self.members[name] = member
 
     @classmethod
     def of_contest(cls, path):
@@ -78,21 +81,6 @@ class Source:
             where = f"{lost[0]} lies beside {found[0]} and would not be read"
             raise InputError(f"{where}: put it beside an unpacked user_action.csv.")
         return cls(found[0]) if found else source
-
-    def members_of_zip(self):
-        """{file name: member} of the tables in the zip."""
-        members = {}
-        for member in self.zip.infolist():
-            name = Path(member.filename).name
-            if not name.endswith(MEMBERS) or name.startswith("."):
-                continue
-            if name in members:
-                raise InputError(f"{self.path} holds two files {name}: leave one of them in it.")
-            if member.file_size > DENSEST * max(member.compress_size, 1000):
-                size = f"{member.file_size:,} bytes"
-                raise InputError(f"{self.path}: {name} would unpack to {size}: download it again.")
-            members[name] = member
-        return members
 
     def has(self, name):
         return name in self.members if self.zip else (self.path / name).exists()

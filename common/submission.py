@@ -36,18 +36,13 @@ def tests_of(data, tasks):
     return data.unlabelled
 
 
-def raw_ids(data, rows, name):
-    """The raw ids, int64 (rows,), of the rows of a table that interactions name; -1: unknown."""
-    table = next(table for table, raw in data.meta["raw"].items() if raw == name)
-    return data.tables[table]["key"][rows[table]]
-
-
 def submit(path, data, rows, logits):
     """Write the submission of a test file of a Data: the number of its rows.
 
     rows: {column: (rows,)}; logits: {task: (rows,)}.
     """
-    ids = {name: raw_ids(data, rows, name) for name in ("userid", "feedid")}
+    keys = {raw: key for key, raw in data.meta["raw"].items()}
+    ids = {raw: data.tables[keys[raw]]["key"][rows[keys[raw]]] for raw in ("userid", "feedid")}
     write(path, **ids, probabilities={task: expit(values) for task, values in logits.items()})
     return len(ids["userid"])
 
@@ -58,16 +53,11 @@ def write(path, userid, feedid, probabilities):
     write_columns(path, {"userid": userid, "feedid": feedid} | tasks)
 
 
-def read(path, columns):
-    """{column: array} of a CSV anywhere. Raises InputError."""
-    return read_columns(*file_of(path), columns)
-
-
 def check(submission, test):
     """The {column: array} of a submission; InputError for what the contest would refuse."""
-    rows = read(test, ("userid", "feedid"))
+    rows = read_columns(*file_of(test), ("userid", "feedid"))
     try:
-        header, *lines = Path(submission).read_text(encoding="utf-8").split("\n")
+        header, *lines = Path(submission).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except FileNotFoundError:
         raise InputError(f"{submission} does not exist: give the path of a CSV.") from None
     except UnicodeDecodeError:
@@ -77,8 +67,6 @@ def check(submission, test):
     if names not in rounds:
         expected = ",".join(rounds[0])
         raise InputError(f"{submission}: the header must be {expected}, or that of 7 tasks.")
-    if lines[-1:] == [""]:
-        lines.pop()
     n_rows = len(rows["userid"])
     if len(lines) != n_rows:
         what = f"{submission} has {len(lines):,} rows and {test} has {n_rows:,}"
@@ -99,7 +87,7 @@ def check(submission, test):
 
 def labels_of(columns, path):
     """The true actions {task: (rows,)} of a checked submission's rows. Raises InputError."""
-    labels = read(path, tuple(columns))
+    labels = read_columns(*file_of(path), tuple(columns))
     if any(not np.array_equal(labels[name], columns[name]) for name in ("userid", "feedid")):
         raise InputError(f"{path}: its rows are not those of the submission in its order.")
     return labels

@@ -8,7 +8,6 @@ A new group is a module here, its name in GROUPS, a paragraph in user_data/READM
 """
 
 from dataclasses import dataclass
-from importlib import import_module
 
 import numpy as np
 
@@ -40,8 +39,3 @@ class Feature:
         if not self.default:
             about["default"] = False
         return about
-
-
-def groups():
-    """The modules of GROUPS, in that order."""
-    return [import_module(f"common.features.{name}") for name in GROUPS]

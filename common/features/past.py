@@ -41,6 +41,9 @@ class Past:
         self.n_days = int(self.day.max()) + 1
         self.n_users = len(self.user_ids) + 1
         self.n_feeds = len(self.feed_ids) + 1
+        authors = self.of_feeds(self.info["authorid"], MISSING)
+        # raw ids, MISSING among them, sorted, and the place of each feed's author among them
+        self.authors, self.author = np.unique(authors, return_inverse=True)
 
     @cached_property
     def info_rows(self):
@@ -64,16 +67,6 @@ class Past:
         return np.bincount(self.feed[self.train], minlength=self.n_feeds)
 
     @cached_property
-    def authors(self):
-        """Raw ids of the authors, MISSING among them, sorted."""
-        return np.unique(self.of_feeds(self.info["authorid"], MISSING))
-
-    @cached_property
-    def author(self):
-        """The author of each feed, as a place in `authors`."""
-        return np.searchsorted(self.authors, self.of_feeds(self.info["authorid"], MISSING))
-
-    @cached_property
     def author_sums(self):
         """Sparse (authors, feeds): `author_sums @ values` sums over an author's feeds."""
         from scipy.sparse import csr_array
@@ -93,10 +86,9 @@ class Past:
         tables["author"][:, self.authors == MISSING] = 0
         values = tables | {"author": tables["author"][:, self.author]}
         about = {"kind": "dense", "daily": True, "columns": columns}
+        of = {"user": "user", "feed": "feed", "author": "feed"}  # the table that has it
         return {
-            f"{name}_{group}": Feature(
-                table="user" if name == "user" else "feed", values=table, **about
-            )
+            f"{name}_{group}": Feature(table=of[name], values=table, **about)
             for name, table in values.items()
         }
 
