@@ -39,6 +39,12 @@ finally:
     os.close(_stderr)
     os.close(_nowhere)
 
-keras.config.set_floatx("float32")  # a notebook may have imported Keras with another
-keras.config.set_dtype_policy("float32")  # which else stays what its first layer had
-keras.config.set_image_data_format("channels_last")
+
+def settle():
+    """Set what a notebook may have set otherwise before or since."""
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")  # set_floatx no longer changes it after a layer
+    keras.config.set_image_data_format("channels_last")
+
+
+settle()

@@ -31,7 +31,8 @@ class RenewedEmbeddings(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         step = int(self.model.optimizer.iterations) % self.params["steps"]
-        if epoch and step == 0 and not self.keep:  # not where an epoch is gone on with
+        fixed = self.keep or not self.model.embedding.trainable
+        if epoch and step == 0 and not fixed:  # not where an epoch is gone on with
             self.model.renew_embeddings(1000 * self.seed + epoch)
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -27,8 +28,11 @@ FLAGS = (
 def keep_programs(folder):
     """Keep programs below this folder: their place, None where they are not kept.
 
-    Before the first is compiled: TensorFlow reads its flags once a process.
+    Before the first is compiled: TensorFlow reads its flags once a process. Not on a Mac, where XLA
+    is known to overflow the small stacks of threads as it reads programs of many parts.
     """
+    if sys.platform == "darwin":
+        return None
     place = Path(folder).resolve() / ".compiled" / machine()
     flags = FLAGS.format(place)
     if os.environ.get("TF_XLA_FLAGS", flags) != flags or set(str(place)) & set(" \t\n\"'"):
@@ -49,7 +53,8 @@ def machine():
     about = [platform.machine(), platform.system(), os.cpu_count(), metadata.version("tensorflow")]
     try:
         with open("/proc/cpuinfo") as file:
-            about.append(next((line for line in file if line.startswith("flags")), ""))
+            told = ("flags", "Features", "CPU part")  # on x86, and on ARM
+            about.append(next((line for line in file if line.startswith(told)), ""))
     except OSError:
         about.append(platform.processor())
     return hashlib.blake2b(json.dumps(about).encode(), digest_size=6).hexdigest()

@@ -130,10 +130,12 @@ class Reader:
             bar(f"reading {self.name}", size=self.source.size(self.name)) as done,
         ):
             watched = Watched(file, done, len(self.header))
-            with unpacking(place), pd.read_csv(watched, dtype=kinds, **options) as chunks:
-                for chunk in chunks:
-                    yield {c: self.checked(chunk[c], c, strictly) for c in self.columns}
-        self.suspect, self.cut_off = watched.suspect, watched.is_cut_off()
+            try:
+                with unpacking(place), pd.read_csv(watched, dtype=kinds, **options) as chunks:
+                    for chunk in chunks:
+                        yield {c: self.checked(chunk[c], c, strictly) for c in self.columns}
+            finally:  # also where a short last row lacks a whole number
+                self.suspect, self.cut_off = watched.suspect, watched.is_cut_off()
 
     def checked(self, values, column, strictly):
         """A chunk's column as an array. ValueError for a wrong value, strictly InputError."""
@@ -184,12 +186,13 @@ class Reader:
             try:
                 for row in rows:
                     line = f"{place}, line {rows.line_num}"
-                    length = f"it has {len(row)} fields and the header {width}"
                     if any("\n" in field for field in row):
                         raise InputError(f"{line}: a quote is not closed before it: mend the line.")
                     if len(row) > width and any(row[width:]):
+                        length = f"it has {len(row)} fields and the header {width}"
                         raise InputError(f"{line}: {length}: mend or remove the line.")
                 if self.cut_off and len(row) < width and any(map(str.strip, row)):
+                    length = f"it has {len(row)} fields and the header {width}"
                     raise InputError(f"{line}: {length}: get the file again, or mend the line.")
             except csv.Error as error:
                 line = f"{place}, line {rows.line_num}"
@@ -222,7 +225,7 @@ class Watched:
 
     def is_cut_off(self):
         """Whether the last line lacks its end and separators, as where a download ended."""
-        return self.last != b"\n" and self.begun != self.line[:-1]
+        return self.last != b"\n" and (self.suspect or self.begun != self.line[:-1])
 
     def __iter__(self):  # pandas asks for it, and does not use it
         return iter(self.file)

@@ -7,8 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import common.backend  # noqa: F401
-from common import plots, results, saved
+from common import backend, plots, results, saved
 from common.columns import TESTS
 from common.command import InputError
 from common.compiled import keep_programs, list_programs
@@ -85,6 +84,7 @@ class Experiment:
                 f"--resume: {self.folder} has no stopped run of {settings.name} with these "
                 "settings: give those of that run, or leave --resume out."
             )
+        backend.settle()
         self.programs = keep_programs(self.folder)
         keras.utils.set_random_seed(settings.seed)  # for weights that no run draws
         self.runs = []  # their scores

@@ -1,4 +1,4 @@
-"""The one writer of CSVs."""
+"""CSVs of numbers, written whole and fast."""
 
 import csv
 

@@ -83,9 +83,11 @@ def beside(path):
     device such as /dev/stdout is written to itself. An OSError that names no file, as where a disk
     is full, gets the path.
     """
-    path = Path(os.path.realpath(path))
-    is_device = path.exists() and not (path.is_file() or path.is_dir())
-    place = path if is_device else path.with_name(f".writing-{os.getpid()}-{path.name}")
+    given = Path(path)
+    path = Path(os.path.realpath(given))
+    is_device = given.exists() and not (given.is_file() or given.is_dir())
+    is_device = is_device or path.parts[:3] == ("/", "dev", "fd")  # what a Mac's /dev/stdout is
+    place = given if is_device else path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
         if not is_device:
             remove_left_behind(path.parent, f"-{path.name}")

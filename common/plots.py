@@ -5,6 +5,7 @@ pictures can be read in grey. pyplot is not used: it would look for a screen.
 """
 
 import textwrap
+import threading
 import warnings
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ COLOURS = (BLUE, RED, "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = "osD^vPX"
 DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Arial Unicode MS", "SimHei")
+STYLE = threading.RLock()  # Matplotlib's settings are of the whole process
 FEWEST = 30  # positives of a task below which its scores mean nothing
 
 
@@ -34,7 +36,7 @@ def own_style():
     fonts = {font.name for font in font_manager.fontManager.ttflist}
     style = {name: value for name, value in rcParamsDefault.items() if name != "backend"}
     style["font.family"] = ["DejaVu Sans", *(name for name in FONTS if name in fonts)]
-    with rc_context(style | {"text.parse_math": False}):
+    with STYLE, rc_context(style | {"text.parse_math": False}):
         yield
 
 

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 STEPS = 50  # of `fit` between two returns to Python and its callbacks
 SCORING_BATCH = 16384
+# the rest of an epoch that is gone on with does; TrainingLog tells what is an error
+warnings.filterwarnings("ignore", "Your input ran out of data")
 MOST_SCORED = 4  # datasets that a model keeps: of validation, test, and the contest's two tests
 
 
@@ -76,10 +78,11 @@ class Recommender(keras.Model):
 
     def fit(self, *args, shuffle=False, **kwargs):  # `batches` does it
         """Keras's; whatever ends it, Ctrl-C and SIGTERM then do what they did before."""
-        with handlers_kept(), warnings.catch_warnings():
-            # as the rest of an epoch does that is gone on with; TrainingLog tells what is an error
-            warnings.filterwarnings("ignore", "Your input ran out of data")
-            return super().fit(*args, shuffle=shuffle, **kwargs)
+        try:
+            with handlers_kept():
+                return super().fit(*args, shuffle=shuffle, **kwargs)
+        finally:
+            self._initial_epoch = None  # or a later `fit` would begin where Resume let this one
 
     def initialize(self, seed):
         """Draw the trained weights anew, as their initializers do, and begin the optimizer anew.
@@ -93,7 +96,8 @@ class Recommender(keras.Model):
         if self._first_values is None:
             self._first_values = [value_of(variable) for variable in still]
         table = self.embedding.table
-        table.assign(self.embedding.initializer()(table.shape))
+        if table.trainable:
+            table.assign(self.embedding.initializer()(table.shape))
         fresh = copied(self.network)
         for variable, new in zip(self.network.variables, fresh.variables, strict=True):
             variable.assign(new)  # states of random numbers too

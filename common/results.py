@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -213,12 +214,11 @@ def peak_memory():
 
 
 def versions():
-    """What a run was made with; commit: of the project's folder, -dirty if it was changed since."""
+    """What a run was made with; commit: the project's, -dirty if changed since, "" without git."""
     packages = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
     machine = f"{platform.system()} {platform.machine()}"
-    words = ["git", "-C", ROOT, "describe", "--always", "--dirty"]
-    try:
+    commit = ""
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        words = ["git", "-C", ROOT, "describe", "--always", "--dirty"]
         commit = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:  # there is no git
-        commit = ""
     return {"python": platform.python_version(), **packages, "machine": machine, "commit": commit}

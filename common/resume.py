@@ -84,9 +84,6 @@ class Resume(keras.callbacks.BackupAndRestore):
         if self.asked:
             self.stop()
 
-    def on_train_end(self, logs=None):
-        self.model._initial_epoch = None  # or a later `fit` would begin there
-
     def stop(self):
         """Save where training is, and raise Stopped."""
         self._save_model()
@@ -168,7 +165,8 @@ def asked_for(data, settings, tasks, seed, log):
     TensorBoard before what may end an epoch. Raises InputError.
     """
     resume = Resume(data, settings, tasks, seed, log)
-    callbacks = [tensorboard(settings, resume.folder.name)] if settings.tensorboard else []
+    run = f"{resume.folder.name}-{'-'.join(tasks)}"[:200]  # a file's name has its limit
+    callbacks = [tensorboard(settings, run)] if settings.tensorboard else []
     callbacks.append(resume)
     if settings.patience:
         if not data.valid:

@@ -157,8 +157,10 @@ class Unpickler(pickle._Unpickler):
 def plain(value, depth=0, left=None):
     """The value with finished arrays in place of those in the making. Raises Refused."""
     left = iter(range(MOST)) if left is None else left
-    if depth > DEEPEST or next(left, None) is None:
+    if depth > DEEPEST:
         raise Refused("containers within containers")
+    if next(left, None) is None:
+        raise Refused(f"more than {MOST:,} values outside of arrays")
     if isinstance(value, Array):
         if value.array is None:
             raise Refused("an array without content")

@@ -114,7 +114,9 @@ def parse(settings_class, description, argv=None):
     if type(argv) is settings_class:
         return argv
     if isinstance(argv, RunSettings):
-        raise InputError(f"settings of {type(argv).__module__}: give this model's own.")
+        made = f"{type(argv).__module__}.{type(argv).__qualname__}"
+        own = f"{settings_class.__module__}.{settings_class.__qualname__}"
+        raise InputError(f"settings of {made}: make them anew by {own}.")
     parser = Parser(description)
     for item in fields(settings_class):
         if item.type is bool:

@@ -4,19 +4,23 @@ import csv
 import errno
 import io
 import json
-import lzma
 import zipfile
 import zlib
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python that was built without it
+    LZMAError = EOFError
+
 from common.columns import TESTS
 from common.command import InputError
 
 DENSEST = 200  # a member of a zip that unpacks to more times its size is no table but a bomb
 MEMBERS = (".csv", ".json", ".npy")  # what a zip may hold for us; a Mac adds other files
-DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError)
 DAMAGED += (RuntimeError, UnicodeDecodeError)  # a password, a member's name
 
 
@@ -46,7 +50,8 @@ class Source:
                 raise InputError(f"{path} is one CSV: give the folder that holds it.")
             with open(path, "rb") as file:
                 if file.read(2) != b"PK":
-                    raise InputError(f"{path} is no zip: unpack it, and give its folder.")
+                    remedy = "download it again, or unpack it and give its folder"
+                    raise InputError(f"{path} is no zip: {remedy}.")
             with unpacking(path):
                 self.zip = zipfile.ZipFile(path)
         elif not self.path.is_dir():
@@ -72,7 +77,8 @@ class Source:
         source = cls(path)
         if source.zip is not None or source.has("user_action.csv"):
             return source
-        found = [place for place in sorted(path.iterdir()) if holds_a_log(place)]
+        places = [place for place in sorted(path.iterdir()) if place.name[0] != "."]  # a Mac's
+        found = [place for place in places if holds_a_log(place)]
         if len(found) > 1:
             names = " and ".join(map(str, found))
             raise InputError(f"{names} hold a user_action.csv each: say which to take.")

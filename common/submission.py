@@ -39,7 +39,7 @@ def tests_of(data, tasks):
 def submit(path, data, rows, logits):
     """Write the submission of a test file of a Data: the number of its rows.
 
-    rows: {column: (rows,)}; logits: {task: (rows,)}.
+    rows: {column: (rows,)}; logits: {task: (rows,)}. An id that the data do not know is -1.
     """
     keys = {raw: key for key, raw in data.meta["raw"].items()}
     ids = {raw: data.tables[keys[raw]]["key"][rows[keys[raw]]] for raw in ("userid", "feedid")}

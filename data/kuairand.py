@@ -23,7 +23,8 @@ a loop, under its open comments: of 540 impressions with a longer stay in the co
 video lasts, 93 % played at least as long as that stay. The author's profile is another page, so its
 time is left out. Rows are ordered by user and time_ms; of rows of one user, video and time_ms the
 first is kept; rows of videos that the video file lacks are kept. `test.csv` is the random log in
-the same columns, where it is there: what users do with videos that nobody chose for them.
+the same columns, where it is there, from the first to the last day of the others: what users do with
+videos that nobody chose for them.
 
 `feed_info.csv` comes from the video file; its other columns are empty.
 

@@ -637,7 +637,10 @@ def write_rows(path, columns):
 
 
 def generate(out, scale=0.1, seed=1, drift=0.0, report=print):
-    """Writes the files into the folder `out`, every one beside its place first, then all are renamed."""
+    """Writes the files into the folder `out`, every one beside its place first, then all are renamed.
+
+    Raises InputError where data lie that are not synthetic.
+    """
     out = Path(out)
     if any((out / name).exists() for name in FILES) and not is_synthetic(out):
         remedy = "give it to get_data.py, or name another folder, so that nothing is lost"

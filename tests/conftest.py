@@ -23,7 +23,9 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parent.parent
 KUAIRAND = Path(os.environ.get("KUAIRAND") or ROOT / "data" / "KuaiRand-Pure" / "data")
 sys.path.insert(0, str(ROOT))
-if "TF_XLA_FLAGS" not in os.environ:  # workers and scripts compile an equal program once
+if (
+    "TF_XLA_FLAGS" not in os.environ and sys.platform != "darwin"
+):  # workers and scripts compile an equal program once
     cache = tempfile.mkdtemp(prefix="compiled-")
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
     flags = {"directory": cache, "device_types": "CPU,XLA_CPU_JIT"}
@@ -32,7 +34,8 @@ if "TF_XLA_FLAGS" not in os.environ:  # workers and scripts compile an equal pro
 
 
 HERE = object()  # among the words of a command: the folder that it makes
-SERVER = multiprocessing.get_context("forkserver")
+# a Mac's linear algebra may not be forked once it was used
+SERVER = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
 SERVER.set_forkserver_preload(["mmoe", "FocalLoss", "matplotlib.figure", "pandas"])
 
 
@@ -60,7 +63,8 @@ def forked(function, *arguments):
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))  # for what the server imports when it starts
-        forkserver.ensure_running()
+        if SERVER.get_start_method() == "forkserver":
+            forkserver.ensure_running()
     with ProcessPoolExecutor(1, mp_context=SERVER) as pool:
         return pool.submit(function, *arguments).result()
 

@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, forked
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(ROOT / "tests" / "by_hand"))
 
@@ -107,20 +108,92 @@ def test_missing_seeds_are_run_and_read(small_pickles, monkeypatch):
     assert len(results.read(small_pickles)) == 2
 
 
-def test_pairs_are_compared_seed_by_seed_with_students_interval(folder, monkeypatch):
+def welch(a, b):
+    """Half of the 95 % interval of a difference of means, by the formulas of Welch (1947)."""
+    parts = [np.var(x, ddof=1) / len(x) for x in (a, b)]
+    freedom = sum(parts) ** 2 / sum(p**2 / (len(x) - 1) for p, x in zip(parts, (a, b), strict=True))
+    return stats.t.ppf(0.975, freedom) * np.sqrt(sum(parts))
+
+
+def test_pairs_are_compared_by_welchs_interval_and_equal_rows_seed_by_seed(folder, monkeypatch):
     monkeypatch.setattr(runs, "SINGLE", ())
     columns, rows = study.pairs(folder)
     assert columns == ["AUC read_comment", "uAUC", "mean AUC", "mean uAUC"]
     assert list(rows) == ["MMOE − PLE"]  # the peer has no score of these
     line = rows["MMOE − PLE"]
-    low, high = stats.t.interval(0.95, 4, 0.0104, stats.sem([0.01, 0.01, 0.01, 0.01, 0.012]))
-    assert line[0] == f"**+.0104 ± {(high - low) / 2:.4f}**".replace(" 0.", " .")
+    half = welch([0.91, 0.911, 0.912, 0.913, 0.916], [0.9, 0.901, 0.902, 0.903, 0.904])
+    assert line[0] == f"**+.0104 ± {half:.4f}**".replace(" 0.", " .")
     assert line[-1] == line[0]
     equal = pd.Series([0.9, 0.91, 0.92])
-    assert study.difference(equal, equal) == "+.0000 ± .0000"  # and not bold
+    assert study.difference(equal, equal, paired=True) == "+.0000 ± .0000"  # and not bold
     other = equal + pd.Series([0.1, 0.11, 0.09])
-    assert study.difference(equal, other) == "**-.1000 ± .0248**"
+    half = stats.t.ppf(0.975, 2) * 0.01 / np.sqrt(3)
+    assert study.difference(equal, other, paired=True) == f"**-.1000 ± {half:.4f}**".replace(
+        " 0.", " ."
+    )
     assert study.difference(equal * np.nan, equal) == ""
+    shuffled = other.iloc[[2, 0, 1]]
+    assert study.interval(equal, shuffled, paired=True) == study.interval(equal, other, paired=True)
+    more = pd.Series([0.9, 0.93, 0.88, 0.95])  # another number of seeds
+    middle, half = study.interval(equal, more)
+    assert middle == pytest.approx(-0.005) and half == pytest.approx(welch(equal, more))
+
+
+def test_one_epoch_is_compared_with_what_learns_all_tasks(folder, monkeypatch):
+    ple = folder.runs("ple")
+    monkeypatch.setattr(folder, "runs", lambda script, flags: {"--epochs 1": ple}[flags])
+    monkeypatch.setattr(folder, "peers", lambda: {"A": ple + 0.1, "B": ple * np.nan, "C": ple[:1]})
+    half = f"{welch(ple['auc_mean'], ple['auc_mean']):.4f}".lstrip("0")
+    gain = f"**-.1000 ± {half}**"
+    _, rows = study.one_epoch(folder)
+    assert rows == {f"{name}, 1 epoch − A": [gain, gain] for name in ("MMOE", "PLE")}
+
+
+def test_what_other_users_would_change_is_a_bootstrap_of_users(tiny_pickles, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    labels, logits = rng.integers(0, 2, 50), rng.integers(0, 9, 50) / 3  # with ties
+    times = rng.integers(0, 4, (5, 50))
+    for row, auc in zip(times, peers.auc_of_draws(labels, logits, times), strict=True):
+        drawn = np.repeat(np.arange(50), row)
+        assert auc == pytest.approx(roc_auc_score(labels[drawn], logits[drawn]), abs=1e-12)
+
+    data = load(tiny_pickles)
+    rows = data.valid
+
+    def made(function, model, folder, seeds):
+        noise = {"mmoe": 1.0, "ple": 1.0, "LightGBM": 3.0}[model]
+        draws = [np.random.default_rng([seed, int(noise)]) for seed in seeds]
+        return [
+            {t: rows[t] + noise * draw.normal(size=len(rows[t])) for t in data.tasks}
+            for draw in draws
+        ]
+
+    monkeypatch.setattr(peers, "apart", made)
+    monkeypatch.setattr(peers, "FEW", 20)
+    tasks = [task for task in data.tasks if rows[task].sum() >= 20]  # else a draw may have none
+    for name in ("peers", "documents"):
+        monkeypatch.setattr(sys.modules[name], "RECORDS", tmp_path)
+    monkeypatch.setattr(peers, "USERS", tmp_path / "users.csv")
+    for _ in range(2):  # the second time in the place of the first
+        peers.over_users(tiny_pickles, ["LightGBM", "DeepCTR deepfm"], 2)
+    found = pd.read_csv(tmp_path / "users.csv").set_index(["one", "other", "score"])
+    assert len(found) == 3 * (len(tasks) + 1) and len(tasks) > 1
+    gain = found.loc["MMOE", "LightGBM", "mean"]
+    aucs = {
+        model: np.mean([
+            roc_auc_score(rows[task], logits[task])
+            for logits in made(None, model, None, range(2))
+            for task in tasks
+        ])
+        for model in ("mmoe", "LightGBM")
+    }  # fmt: skip
+    assert gain.difference == pytest.approx(aucs["mmoe"] - aucs["LightGBM"], abs=1e-5)
+    assert gain.low < gain.difference < gain.high and gain.low > 0.02
+    assert (found.loc["MMOE", "PLE"][["difference", "low", "high"]] == 0).all(axis=None)
+    names, table = documents.users()
+    assert names == [*tasks, "mean"] and table[
+        f"{data.meta['name'].partition(',')[0]}, *synthetic*: MMOE − PLE"
+    ] == ["+.0000 (+.0000 to +.0000)"] * len(names)
 
 
 @pytest.mark.parametrize("kind", ["bpr", "softmax", "jrc", "jrc2"])

@@ -51,10 +51,10 @@ def test_rows_labels_ids_and_numbers_come_out_as_they_went_in(people, tmp_path):
     logs = np.log1p(weeks)
     assert np.corrcoef(logs, data.test["weeks_worked"])[0, 1] > 0.98
     every = np.concatenate([data.train["age_bin"], data.valid["age_bin"]])
+    assert sorted(every) == sorted(data.test["age_bin"])  # the same people
     (tmp_path / "made" / "test_a.pkl").write_bytes(b"of the contest's data")
     census.main([str(path), "--out", str(tmp_path / "made"), "--quiet"])
     assert load(tmp_path / "made").test == load(tmp_path / "made").unlabelled == {}
-    assert sorted(every) == sorted(data.test["age_bin"])  # the same people
 
 
 def test_a_script_trains_on_it_and_scores_the_test_file(people, tmp_path):

@@ -215,7 +215,8 @@ def test_words_of_any_type_are_words_and_settings_are_of_the_script_itself():
     assert (made.epochs, made.user_data, made.learning_rate, made.hidden) == (2, "a", 0.5, ())
     assert parse(mmoe.Settings, "about", made) is made
     for module, other in itertools.permutations(SCRIPTS.values(), 2):
-        with pytest.raises(InputError, match=f"settings of {other.__name__}: give"):
+        told = rf"of {other.__name__}\.Settings: .* by {module.__name__}\.Settings\."
+        with pytest.raises(InputError, match=told):
             parse(module.Settings, "about", other.Settings())
 
 

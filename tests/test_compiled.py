@@ -2,12 +2,15 @@
 
 import json
 import os
+import sys
 
 from common import compiled
 
 import pandas as pd
 import pytest
 from conftest import script
+
+pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="none is kept on a Mac")
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def damaged_lines(rng):
         end = second + 1 if len(rows) == 2 else len(lines)
         yield name, "\n".join(quoted) + "\n", f"line {end}: a quote is not closed before it"
     cut = int(rng.integers(LOG.index("\n12,") + 4, LOG.rindex(",") + 1))
-    yield "user_action.csv", LOG[:cut], "line 9, column "
+    yield "user_action.csv", LOG[:cut], "line 9: it has "
     for name in ("feed_info.csv", "feed_embeddings.csv"):
         lines = FILES[name].splitlines()
         feed = lines[first].split(",")[0]

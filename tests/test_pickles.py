@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import random
+import shlex
 import subprocess
 import sys
 from functools import reduce
@@ -383,6 +384,12 @@ def test_files_are_written_beside_and_links_and_devices_stay(tmp_path):
         assert place.parent == tmp_path and place != target
         place.write_bytes(b"new")
     assert target.read_bytes() == b"new" and (tmp_path / "x.pkl").is_symlink()
+    code = (
+        "from common.pickles import beside\nwith beside('/dev/stdout') as p: p.write_text('said')"
+    )
+    for end in ("| cat", f"> {tmp_path}/said && cat {tmp_path}/said && rm {tmp_path}/said"):
+        words = f"{shlex.join([sys.executable, '-c', code])} {end}"
+        assert subprocess.check_output(words, shell=True, cwd=ROOT, text=True) == "said"
     with beside("/dev/null") as place:
         place.write_text("gone")
     assert Path("/dev/null").is_char_device()

@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import shutil
+from pathlib import Path
 
 import deepfm  # noqa: F401  (its layers, for load_model)
 from common import results
@@ -71,8 +72,9 @@ def test_where_no_compiled_program_can_be_written(tiny_pickles, tmp_path, monkey
 def test_predictions_into_a_device_a_full_one_and_a_link(tiny, small_pickles, tmp_path):
     run_main("deepfm.py", "--user-data", small_pickles)
     flags = ("--user-data", small_pickles, "--predict", tiny / "test_a.csv")
-    run = script("deepfm.py", *flags, "--out", "/dev/full", cwd=tmp_path, check=False)
-    assert_one_sentence(run, "No space left", "make room")
+    if Path("/dev/full").exists():  # a Mac has none
+        run = script("deepfm.py", *flags, "--out", "/dev/full", cwd=tmp_path, check=False)
+        assert_one_sentence(run, "No space left", "make room")
     run_main("deepfm.py", *flags, "--out", "/dev/null")
     (tmp_path / "link.csv").symlink_to(tmp_path / "target.csv")
     run_main("deepfm.py", *flags, "--out", tmp_path / "link.csv")

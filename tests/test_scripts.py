@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -389,7 +390,8 @@ def test_another_projects_keras_settings_change_nothing(small_pickles, tmp_path)
 
 @pytest.mark.parametrize("streams", ["| head -1", ">&- 2>&- <&-"])
 def test_where_what_is_printed_goes_changes_nothing(streams, small_pickles, tmp_path):
-    words = f"{sys.executable} {ROOT / 'deepfm.py'} --user-data {small_pickles} {streams}"
+    words = [sys.executable, ROOT / "deepfm.py", "--user-data", small_pickles]
+    words = f"{shlex.join(map(str, words))} {streams}"
     run = subprocess.run(words, shell=True, capture_output=True, text=True, cwd=tmp_path)
     assert "Traceback" not in run.stderr + run.stdout
     assert run.returncode == 0 and run.stderr == ""

@@ -85,6 +85,8 @@ def test_a_folder_in_a_folder_is_found_and_what_is_missing_is_named(source, tmp_
     outer = tmp_path / "outer"
     shutil.copytree(source, outer / f"wechat_algo_data{number}")
     assert contents(outer) == expected
+    (outer / "._wechat_algo_data1.zip").write_bytes(b"of a Mac")
+    assert contents(outer) == expected
     (outer / "test_b.csv").write_text(FILES["test_a.csv"])
     assert f"test_b.csv lies beside {outer}/wechat_algo_data{number} and would" in refusal(outer)
     (outer / "test_b.csv").unlink()
@@ -96,7 +98,7 @@ def test_a_folder_in_a_folder_is_found_and_what_is_missing_is_named(source, tmp_
         assert f"{name} is missing" in refusal(outer)
     assert "nowhere does not exist" in refusal(tmp_path / "nowhere")
     (tmp_path / "bad.zip").write_bytes(b"no zip")
-    assert "bad.zip is no zip: unpack it, and give its folder" in refusal(tmp_path / "bad.zip")
+    assert "bad.zip is no zip: download it again, or unpack it" in refusal(tmp_path / "bad.zip")
 
 
 @FUZZ
@@ -220,13 +222,17 @@ def test_a_download_that_ended_early_is_refused_or_lacks_whole_lines_alone(sourc
     """Wherever it ended; what then stands in a last field cannot be told from the whole."""
     for name, text in TABLES.items():
         begin = text.rstrip("\n").rfind("\n") + 1
-        header, *_, last = text.splitlines()
+        header, n_lines = text.splitlines()[0], text.count("\n")
         for end in range(begin + 1, len(text) - 1):
             if text.count(",", begin, end) < header.count(","):
-                assert name in refusal(source, **{name: text[:end]}), text[begin:end]
+                told = refusal(source, **{name: text[:end]})
+                assert f"{name}, line {n_lines}: " in told and "get the file again" in told
+        whole = contents(source)
+        found = []
         for blank in ("", " ", "\n \n "):
             (source / name).write_text(text[:begin] + blank)
-            assert last not in str(contents(source))
+            found.append(contents(source))
+        assert found[0] == found[1] == found[2] != whole
         (source / name).write_text(text)
 
 

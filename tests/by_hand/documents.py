@@ -45,7 +45,18 @@ def table(name, *records):
     """A table as Markdown."""
     if name in study.TABLES:
         return study.table(name, records)
-    others = (earlier, multi_task, peers, regimes, search, speed, submissions, turned, versions)
+    others = (
+        earlier,
+        multi_task,
+        peers,
+        regimes,
+        search,
+        speed,
+        submissions,
+        turned,
+        users,
+        versions,
+    )
     return markdown(*{f.__name__: f for f in others}[name](*records))
 
 
@@ -86,6 +97,7 @@ def peers():
         words.append(", ".join(f"{k} {v}" for k, v in json.loads(best["length"]).items()))
         scores = [ways["auc_mean"].max(), usual, ways["auc_mean"].min()]
         name = data.partition(",")[0] + "".join(data.partition(", regime ")[1:])
+        name += ", *synthetic*" if data.startswith("stand-in") else ""
         row = f"{name}, day {day}: {shown(peer)}"
         texts = ["" if np.isnan(x) else short(f"{x:.4f}") for x in scores]  # defaults not tried
         rows[row] = [*texts, "; ".join(words), str(len(ways))]
@@ -159,6 +171,21 @@ def multi_task(record):
     return [f"AUC {folder.target}", "mean AUC", "mean uAUC", "weighted uAUC", "runs"], rows
 
 
+def users():
+    """What `peers.py users` found: differences in AUC, and 95 % of them over draws of the users."""
+    found = pd.read_csv(RECORDS / "users.csv")
+    rows = {}
+    for (data, one, other), scores in found.groupby(["data", "one", "other"], sort=False):
+        texts = {
+            row.score: short(f"{row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f})")
+            for row in scores.itertuples()
+        }
+        synthetic = ", *synthetic*" if data.startswith("stand-in") else ""
+        rows[f"{data.partition(',')[0]}{synthetic}: {one} − {other}"] = texts
+    names = list(dict.fromkeys(score for texts in rows.values() for score in texts))
+    return names, {row: [texts.get(name, "") for name in names] for row, texts in rows.items()}
+
+
 def regimes(*records):
     """What the regime `exposures` gains over `daily`, with 95 % intervals: records in pairs."""
     tables = []
@@ -201,7 +228,7 @@ def forest(path):
     figure, plots = plt.subplots(1, len(folders), figsize=(10, 5), sharey=True, squeeze=False)
     names = []
     for plot, folder in zip(plots[0], folders, strict=True):
-        for one, other, a, b in study.paired(folder):
+        for one, other, a, b in study.compared_pairs(folder):
             is_mean = a["auc_mean"].notna().any() and b["auc_mean"].notna().any()
             column = "auc_mean" if is_mean else f"auc_{folder.target}"
             middle, half = study.interval(a[column], b[column])

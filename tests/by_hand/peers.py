@@ -2,6 +2,7 @@
 
 python tests/by_hand/peers.py search USER_DATA [USER_DATA ...]   eight settings each
 python tests/by_hand/peers.py scores USER_DATA [--rounds 5]      the best of them, a seed a round
+python tests/by_hand/peers.py users USER_DATA [--rounds 5]      what other users would change
 python tests/by_hand/peers.py speed USER_DATA [--rounds 5] [--keep NAME]
 python tests/by_hand/peers.py reach SOURCE [--auc .935] [--uauc .66] [--rounds 5] [--keep NAME]
 
@@ -12,7 +13,9 @@ NAME only the three that were best in the search on the data NAME, such as a ten
 tried (successive halving). Trees stop where the searched day's AUC does not rise for 30 rounds,
 networks at the first epoch in which it does not rise, three at most, and both keep the best number.
 `scores` puts runs of the best into results.csv, for study.py; its seconds are of training alone,
-and its memory of the process. `speed` compares rows per second at the sizes of our defaults,
+and its memory of the process. Seeds say what another run would give; `users` says what other users
+of the day would, for differences between MMOE or PLE and the peers, and keeps them in
+records/users.csv. `speed` compares rows per second at the sizes of our defaults,
 without L2 and dropout. `reach` takes CSVs and measures the seconds from them to an AUC of the first
 task and a weighted uAUC, as reach.py says. With --keep the medians of both become the table NAME of
 records/speed.csv.
@@ -47,12 +50,15 @@ from common.scores import mean_auc, score_tasks
 import numpy as np
 import pandas as pd
 from benchmark import ROOT, measure, run
-from runs import FEW, RECORDS, apart
+from runs import FEW, MULTI_TASK, RECORDS, apart, short, shown
 from scipy.special import logit
 
 PACKAGES = ("deepctr==0.9.4", "tf_keras==2.21.0", "setuptools<81", "lightgbm==4.7.0")
 PLACE = ROOT / "user_data" / ".peers"
 FOUND = RECORDS / "peers.csv"
+USERS = RECORDS / "users.csv"
+OF_USERS = "data valid_day one other score difference low high seeds draws users".split()
+DRAWS = 1000
 BUDGET = 8  # settings that each peer is tried with
 HALVED = 3  # of them, those that go on from a small data set to the whole
 EPOCHS = 3  # of a network, at most
@@ -442,6 +448,78 @@ def add_rates(folder, data):
     results.add(folder, row)
 
 
+# ---- other users of the day
+
+
+def logits_of(model, folder, seeds):
+    """[{task: logits of the validation rows}] of runs of a script or a peer, in this process."""
+    data = load(folder)
+    tasks = list(data.tasks)
+    if model in SPACE:
+        way = lightgbm if model == "LightGBM" else deepctr
+        chosen = best_of(model, data.meta["name"], data.meta["valid_day"] - 1)
+        return [way(model, data, tasks, chosen, seed)[1] for seed in seeds]
+    script = import_module(model)
+    settings = script.Settings(quiet=True)
+    runs = []
+    with tempfile.TemporaryDirectory() as settings.user_data:  # for checkpoints
+        network = script.compiled_model(data, tasks, settings)
+        for seed in seeds:
+            script.train(network, data, settings, seed)
+            runs.append(network.logits(data.valid))
+    return runs
+
+
+def auc_of_draws(labels, logits, times):
+    """The AUC where row i comes times[d, i] times: (draws,)."""
+    values, place = np.unique(logits, return_inverse=True)
+    aucs = []
+    for row in times:
+        positive = np.bincount(place, row * labels, len(values))
+        negative = np.bincount(place, row * (1 - labels), len(values))
+        below = np.cumsum(negative) - negative / 2
+        aucs.append(positive @ below / (positive.sum() * negative.sum()))
+    return np.array(aucs)
+
+
+def over_users(folder, peers, rounds):
+    """Keep differences in AUC, the mean of `rounds` runs a model, as other users would have them.
+
+    The users of the validation day are drawn with replacement, DRAWS times, each with all of its
+    rows (the cluster bootstrap: Efron and Tibshirani, 1993); low and high hold 95 % of the draws.
+    """
+    data = load(folder)
+    rows = data.valid
+    users, place = np.unique(rows[data.meta["group"]], return_inverse=True)
+    times = np.random.default_rng(0).multinomial(len(users), [1 / len(users)] * len(users), DRAWS)
+    times = np.concatenate(
+        [np.ones((1, len(rows["day"]))), times[:, place]]
+    )  # first the day itself
+    tasks = [task for task in data.tasks if rows[task].sum() >= FEW]
+    found = {}
+    for model in (*MULTI_TASK, *(peer for peer in peers if not peer.endswith("deepfm"))):
+        aucs = [
+            [auc_of_draws(rows[task], logits[task], times) for task in tasks]
+            for logits in apart(logits_of, model, folder, range(rounds))
+        ]
+        found[model] = np.mean(aucs, axis=0)  # (tasks, 1 + draws)
+        print(model, short(f"{found[model][:, 0].mean():.4f}"), flush=True)
+    table = []
+    for one, other in itertools.combinations(found, 2):
+        if one in MULTI_TASK:
+            gains = found[one] - found[other]
+            for score, gain in zip((*tasks, "mean"), [*gains, gains.mean(axis=0)], strict=True):
+                low, high = np.quantile(gain[1:], [0.025, 0.975])
+                row = [data.meta["name"], data.meta["valid_day"], shown(one), shown(other), score]
+                table.append([*row, gain[0], low, high, rounds, DRAWS, len(users)])
+    table = pd.DataFrame(table, columns=OF_USERS)
+    if USERS.exists():
+        old = pd.read_csv(USERS)
+        table = pd.concat([old[old["data"] != data.meta["name"]], table])
+    with beside(USERS) as place:
+        table.to_csv(place, index=False, float_format="%.5f", lineterminator="\n")
+
+
 # ---- speed
 
 
@@ -508,7 +586,7 @@ def time_to_score(source, goals, day, rounds, keep):
 def main(argv=None):
     """Make what the command names."""
     parser = Parser(__doc__)
-    parser.add_argument("study", choices=["search", "scores", "speed", "reach"])
+    parser.add_argument("study", choices=["search", "scores", "users", "speed", "reach"])
     parser.add_argument("folder", nargs="+", help="folders of pickles; of CSVs for `reach`")
     parser.add_argument("--peers", default=",".join(SPACE), help="those that take part")
     parser.add_argument("--after", metavar="NAME", help="the data whose search chose the settings")
@@ -528,6 +606,8 @@ def main(argv=None):
             search(folder, peers, args.after)
         elif args.study == "scores":
             scores(folder, peers, args.rounds)
+        elif args.study == "users":
+            over_users(folder, peers, args.rounds)
         elif args.study == "speed":
             speed(folder, args.batch_sizes, args.rounds, args.keep)
         else:

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import within_user as within
 from runs import MULTI_TASK, SINGLE, Folder, annealed, beside, cell, cells, markdown, short, shown
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_ind, ttest_rel
 
 GROUPS = {
     "ids": ["userid", "feedid", "authorid", "bgm_song_id", "bgm_singer_id"],
@@ -115,38 +115,45 @@ def cost(folder):
 
 
 def pairs(folder):
-    """Differences over equal seeds, with Student's 95 % interval; bold where it leaves 0 out."""
+    """Differences of means over seeds, with Welch's 95 % interval; bold where it leaves 0 out."""
     columns = [f"auc_{folder.target}", f"uauc_{folder.target}", "auc_mean", "uauc_mean"]
     rows = {}
-    for one, other, a, b in paired(folder):
+    for one, other, a, b in compared_pairs(folder):
         texts = [difference(a[name], b[name]) for name in columns]
         rows |= {f"{one} − {other}": texts} if any(texts) else {}
     return [f"AUC {folder.target}", "uAUC", "mean AUC", "mean uAUC"], rows
 
 
-def paired(folder):
-    """[(model, other, runs, the other's runs by the same seeds)], one of them ours."""
+def compared_pairs(folder):
+    """[(model, other, runs, the other's runs)], the first of them ours."""
     runs = folder.compared()
     ours = {shown(name) for name in (*SINGLE, *MULTI_TASK)}
     for one, other in itertools.combinations(runs, 2):
         if one in ours:
-            seeds = runs[one].index.intersection(runs[other].index)
             columns = runs[one].columns.union(runs[other].columns)
-            yield one, other, *(runs[n].reindex(seeds, columns=columns) for n in (one, other))
+            yield one, other, *(runs[name].reindex(columns=columns) for name in (one, other))
 
 
-def interval(a, b):
-    """The mean of a - b, numbers by seed, and half of Student's 95 % interval; nan for one."""
-    both = a.notna() & b.notna()
-    if both.sum() < 2:
+def interval(a, b, paired=False):
+    """The mean of a less that of b, numbers by seed, and half of its 95 % interval; nan for one.
+
+    Welch's, of two samples: networks that differ share nothing but a seed's number. paired:
+    Student's over the differences, where a seed gives both the same weights and order of rows.
+    """
+    a, b = a.dropna().astype(float), b.dropna().astype(float)
+    if paired:
+        seeds = a.index.intersection(b.index)
+        a, b = a[seeds], b[seeds]
+    if min(len(a), len(b)) < 2:
         return np.nan, np.nan
-    low, high = ttest_rel(a[both].astype(float), b[both].astype(float)).confidence_interval(0.95)
+    test = ttest_rel(a, b) if paired else ttest_ind(a, b, equal_var=False)
+    low, high = test.confidence_interval(0.95)
     return (low + high) / 2, (high - low) / 2
 
 
-def difference(a, b):
+def difference(a, b, paired=False):
     """`interval` as text, bold where it leaves 0 out, "" where a model lacks the score."""
-    middle, half = interval(a, b)
+    middle, half = interval(a, b, paired)
     if np.isnan(middle):
         return ""
     text = short(f"{middle:+.4f} ± {half:.4f}")
@@ -156,7 +163,7 @@ def difference(a, b):
 def focal(folder):
     """Focal loss with and without annealing, its scores as they are and as probabilities.
 
-    The last rows are differences with 95 % intervals.
+    The last rows are differences with 95 % intervals, those of the loss over equal seeds.
     """
     task = folder.target
     rows = {}
@@ -176,7 +183,9 @@ def focal(folder):
     del pairs["gain of cross-entropy"]
     for name, (loss, rate, other) in pairs.items():
         pair = runs[loss, rate], runs[other, "constant rate"]
-        gains = [difference(*(part[f"{s}_{task}"] for part in pair)) for s in ("auc", "uauc")]
+        same = rate != "annealed"  # weights and order of rows
+        scores = [[part[f"{score}_{task}"] for part in pair] for score in ("auc", "uauc")]
+        gains = [difference(*both, paired=same) for both in scores]
         rows[name] = gains + [""] * 4
     names = ["AUC", "uAUC", "log loss, raw", "mapped", "predicted / actual, raw", "mapped"]
     return names, rows
@@ -228,6 +237,7 @@ def calibration(folder):
 def within_user(folder):
     """Losses within users beside cross-entropy, one epoch each; gains with 95 % intervals.
 
+    Those of a loss are over cross-entropy in the same order of rows, seed by seed.
     Rows of a user's day stay together on the stand-in; elsewhere those of a user, who has a row or
     two a day on KuaiRand.
     """
@@ -238,15 +248,17 @@ def within_user(folder):
         columns = [f"auc_{mean}", f"uauc_{mean}"]
         more = [f"{score}_{folder.target}" for score in ("logloss", "calibration")]
         usual = folder.runs(script, "--epochs 1")
-        for name, way in {"cross-entropy": None, **WITHIN}.items():
-            runs = usual
-            if way:
-                flags = f"--epochs 1 --name {script}-{way}-{unit}"
-                run = partial(within.run, f"{way}-{unit}")
-                runs = folder.runs(script, flags, len(usual), way=run)
+        every = {"cross-entropy": usual}
+        for name, way in WITHIN.items():
+            flags = f"--epochs 1 --name {script}-{way}-{unit}"
+            run = partial(within.run, f"{way}-{unit}")
+            every[name] = folder.runs(script, flags, len(usual), way=run)
+        together = every[next(iter(WITHIN))]  # in the order of rows that the losses have
+        for name, runs in every.items():
             texts = [*cells(runs, [*columns, *more]), f"{runs['seconds'].median():.0f}"]
-            gains = [difference(runs[column], usual[column]) if way else "" for column in columns]
-            rows[f"{shown(script)}, {name}"] = texts + gains
+            base = usual if runs is together else together
+            gains = [difference(runs[c], base[c], paired=base is together) for c in columns]
+            rows[f"{shown(script)}, {name}"] = texts + (gains if runs is not usual else [""] * 2)
     columns = ["AUC", "uAUC", "log loss", "predicted / actual", "seconds"]
     return [*columns, "gain of AUC", "gain of uAUC"], rows
 
@@ -311,6 +323,20 @@ def epochs(folder):
     return ["epoch 1", "2", "3", "4"], rows
 
 
+def one_epoch(folder):
+    """MMOE and PLE with one epoch, over the models that learn all tasks; with 95 % intervals."""
+    others = {n: runs for n, runs in folder.peers().items() if runs["auc_mean"].count() > 1}
+    rows = {}
+    for script in MULTI_TASK:
+        runs = folder.runs(script, "--epochs 1")
+        for other, found in others.items():
+            gains = [
+                difference(runs[column], found[column]) for column in ("auc_mean", "uauc_mean")
+            ]
+            rows[f"{shown(script)}, 1 epoch − {other}"] = gains
+    return ["mean AUC", "mean uAUC"], rows
+
+
 def second(folder):
     """What a second epoch gains MMOE and PLE over a single one, with 95 % intervals."""
     rows = {}
@@ -344,7 +370,10 @@ def of_2021(folder):
 
 
 TABLES = {f.__name__: f for f in (results, models, cost, pairs, focal, tasks, features, epochs)}
-TABLES |= {f.__name__: f for f in (lengths, of_2021, annealing, calibration, second, within_user)}
+TABLES |= {
+    f.__name__: f
+    for f in (lengths, of_2021, annealing, calibration, one_epoch, second, within_user)
+}
 
 
 def table(name, places):
