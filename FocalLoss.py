@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import deepfm
-from common.callbacks import RenewedEmbeddings, TrainingLog
+from common.callbacks import CalibratedIntercepts, RenewedEmbeddings, TrainingLog
 from common.command import user_errors
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
@@ -125,6 +125,7 @@ def train(model, data, settings, seed):
         callbacks=[
             RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),
+            *([] if settings.raw_scores else [CalibratedIntercepts(data)]),
             log,  # scores data.valid after each epoch: val_auc and so on, for callbacks behind it
             # always Resume; BestEpoch with --patience, TensorBoard with --tensorboard
             *asked_for(data, settings, model.tasks, seed, log),

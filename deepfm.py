@@ -5,7 +5,7 @@ python deepfm.py [--user-data user_data] [--target read_comment] [--seed 0] [--r
 
 from dataclasses import dataclass
 
-from common.callbacks import RenewedEmbeddings, TrainingLog
+from common.callbacks import CalibratedIntercepts, RenewedEmbeddings, TrainingLog
 from common.command import user_errors
 from common.dropout import Dropout
 from common.embedding import FeatureEmbedding, LookUp
@@ -122,6 +122,7 @@ def train(model, data, settings, seed):
         callbacks=[
             RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),
+            CalibratedIntercepts(data),
             log,  # scores data.valid after each epoch: val_auc and so on, for callbacks behind it
             # always Resume; BestEpoch with --patience, TensorBoard with --tensorboard
             *asked_for(data, settings, model.tasks, seed, log),

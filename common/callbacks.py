@@ -1,4 +1,4 @@
-"""What goes on beside the steps of `fit`: new embeddings, scores, lines.
+"""What goes on beside the steps of `fit`: new embeddings, intercepts, scores, lines.
 
 Keras's own callbacks work beside them.
 """
@@ -12,6 +12,7 @@ from common.scores import mean_and_spread, mean_auc, score_tasks
 
 import keras
 import numpy as np
+from scipy.special import expit
 
 
 class RenewedEmbeddings(keras.callbacks.Callback):
@@ -34,6 +35,37 @@ class RenewedEmbeddings(keras.callbacks.Callback):
         fixed = self.keep or not self.model.embedding.trainable
         if epoch and step == 0 and not fixed:  # not where an epoch is gone on with
             self.model.renew_embeddings(1000 * self.seed + epoch)
+
+
+class CalibratedIntercepts(keras.callbacks.Callback):
+    """After each epoch, a task's intercept so that the mean prediction is the share of positives.
+
+    Of the training rows, as it is where the loss of a logistic regression is least (calibration in
+    the large: Steyerberg, Clinical Prediction Models, ch. 15). A network whose rate stays constant
+    ends a tenth above or below, as its last steps happen to leave it. No ranking changes.
+    """
+
+    def __init__(self, data):
+        """data: a Data, a sample of whose training rows are scored."""
+        super().__init__()
+        self.data = data
+
+    def on_epoch_end(self, epoch, logs=None):
+        for task, logits in self.model.logits(self.data.sample).items():
+            if np.isfinite(logits).all():  # else TrainingLog says so
+                change = intercept(logits, self.data.log_odds(task))
+                self.model.intercepts[task].assign_add(change)
+
+
+def intercept(logits, log_odds):
+    """What to add to logits (rows,) so that their mean probability has these log odds."""
+    logits = np.asarray(logits, np.float64)
+    low, high = log_odds - logits.max(), log_odds - logits.min()  # the answer is between
+    for _ in range(30):  # by halves: SciPy's brentq takes half a second to import
+        middle = (low + high) / 2
+        above = np.mean(expit(logits + middle)) > expit(log_odds)
+        low, high = (low, middle) if above else (middle, high)
+    return middle
 
 
 class TrainingLog(keras.callbacks.Callback):

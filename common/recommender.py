@@ -13,7 +13,7 @@ STEPS = 50  # of `fit` between two returns to Python and its callbacks
 SCORING_BATCH = 16384
 # the rest of an epoch that is gone on with does; TrainingLog tells what is an error
 warnings.filterwarnings("ignore", "Your input ran out of data")
-MOST_SCORED = 4  # datasets that a model keeps: of validation, test, and the contest's two tests
+MOST_SCORED = 5  # datasets that a model keeps: a sample, validation, test, the contest's two tests
 
 
 def copied(network):
@@ -36,6 +36,8 @@ def value_of(variable):
 class Recommender(keras.Model):
     """{task: logits (batch, 1)} of what a LookUp gives; `fit` takes `batches`.
 
+    `logits` and `predict` add a number a task, intercepts, to the network's; `fit` leaves it out.
+
     A step is one XLA program: embedding, network, loss, gradients, optimizer. Beside it `tf.data`
     looks up, on another core, what varies in length: the rows that the next batch touches.
     """
@@ -49,6 +51,8 @@ class Recommender(keras.Model):
         self.embedding = embedding
         self.network = network
         self.link = link
+        zeros = {"initializer": "zeros", "trainable": False}
+        self.intercepts = {task: self.add_weight((), name=task, **zeros) for task in self.tasks}
         self.score = tf.function(
             self.predict_step, jit_compile=True, reduce_retracing=True, autograph=False
         )
@@ -101,6 +105,8 @@ class Recommender(keras.Model):
         fresh = copied(self.network)
         for variable, new in zip(self.network.variables, fresh.variables, strict=True):
             variable.assign(new)  # states of random numbers too
+        for variable in self.intercepts.values():
+            variable.assign(0.0)
         firsts = [*self.optimizer.first_values, *self._first_values]
         for variable, value in zip([*self.optimizer.variables, *still], firsts, strict=True):
             variable.assign(np.broadcast_to(value, variable.shape))
@@ -131,7 +137,8 @@ class Recommender(keras.Model):
     def predict_step(self, data):
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         logits = self(batch, training=False)
-        return {task: self.link(logit) if self.link else logit for task, logit in logits.items()}
+        logits = {task: self.link(z) if self.link else z for task, z in logits.items()}
+        return {task: z + self.intercepts[task].value for task, z in logits.items()}
 
     def batches(self, columns, size, seed):
         """A dataset for `fit`: (looked-up batch, {task: label (batch,)}), a new order an epoch.

@@ -17,7 +17,7 @@ from common.settings import hyperparameters
 import keras
 import numpy as np
 
-VERSION = 6  # of checkpoints: another where weights have other names or shapes
+VERSION = 7  # of checkpoints: another where weights have other names or shapes
 
 
 class Resume(keras.callbacks.BackupAndRestore):

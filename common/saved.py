@@ -73,12 +73,14 @@ class Part:
     table: np.ndarray  # of its embedding
     network: keras.Model
     link: object  # function from what the network gives to a logit, or None
+    intercepts: dict  # {task: what is added to that logit}
 
     @classmethod
     def of(cls, model):
         network = copied(model.network)  # since the next seed trains the same network
         network.set_weights(model.network.get_weights())
-        return cls(model.embedding.table.numpy(), network, model.link)
+        intercepts = {task: float(value) for task, value in model.intercepts.items()}
+        return cls(model.embedding.table.numpy(), network, model.link, intercepts)
 
 
 def codes_of(raw, data, column):
@@ -128,7 +130,7 @@ def whole_model(data, parts):
     for number, (part, vectors) in enumerate(zip(parts, every_vectors, strict=True)):
         part.network.name = f"network_{number}"
         for task, logit in part.network([vectors, dense]).items():
-            logit = part.link(logit) if part.link else logit
+            logit = (part.link(logit) if part.link else logit) + part.intercepts[task]
             logits.setdefault(task, []).append(keras.ops.squeeze(logit, axis=-1))
     means = {task: sum(several) / len(several) for task, several in logits.items()}
     return keras.Model(inputs, {task: keras.ops.sigmoid(mean) for task, mean in means.items()})

@@ -5,7 +5,9 @@ import signal
 from dataclasses import replace
 
 import deepfm
+import FocalLoss
 import mmoe
+import ple
 from common import callbacks, results, resume
 from common.callbacks import TrainingLog
 from common.command import STOPS, InputError, Stopped
@@ -18,10 +20,14 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import brentq
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from small_data import data_of
 
 FAST = ["--hidden", "8", "--experts", "2", "--expert-dim", "4"]
+NARROW = {"hidden": (8,)}
+SMALL = [(deepfm, NARROW), (FocalLoss, NARROW | {"gamma": 2.0}), (mmoe, {"experts": 2}), (ple, {})]
 
 
 class Scripted(keras.callbacks.Callback):
@@ -96,6 +102,41 @@ def test_with_patience_the_scores_and_the_saved_model_are_of_the_best_epoch(smal
     data = load(small_pickles)
     auc = roc_auc_score(data.valid["read_comment"], result.model.logits(data.valid)["read_comment"])
     assert auc == pytest.approx(max(by_epoch), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_intercept_makes_the_mean_probability_what_it_shall_be(seed):
+    rng = np.random.default_rng(seed)
+    middle, spread, log_odds = rng.uniform(-9, 9), 10 ** rng.uniform(-3, 2), rng.uniform(-9, 9)
+    logits = rng.normal(middle, spread, 2000).astype(np.float32) if seed else np.ones(3)
+
+    def surplus(b):
+        return np.mean(expit(logits.astype(np.float64) + b)) - expit(log_odds)
+
+    wanted = brentq(surplus, -1000, 1000, xtol=1e-9)
+    assert callbacks.intercept(logits, log_odds) == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("module, changes", SMALL)
+def test_after_training_the_mean_prediction_is_the_share_of_positives(module, changes, monkeypatch):
+    """At a rate whose last steps leave it elsewhere; no step and no ranking changes."""
+    data = data_of(n_rows=3000)
+    settings = module.Settings(learning_rate=0.05, batch_size=100, epochs=2, quiet=True, **changes)
+    tasks = [*data.tasks][: 1 if module in (deepfm, FocalLoss) else 2]
+    model = module.compiled_model(data, tasks, settings)
+    found = []
+    for on in (True, False):
+        if not on:
+            monkeypatch.setattr(callbacks.CalibratedIntercepts, "on_epoch_end", lambda *_: None)
+        log = module.train(model, data, settings, seed=1)
+        found.append((model.logits(data.train), [w.numpy() for w in model.trainable_variables]))
+        surplus = [abs(np.log(log.final_scores[task]["calibration"])) for task in tasks]
+        assert (max(surplus) < 1e-3) == on
+    for task in tasks:
+        with_it, without = (logits[task].astype(np.float64) for logits, _ in found)
+        np.testing.assert_allclose(with_it - without, np.mean(with_it - without), atol=2e-6)
+    for one, other in zip(*(weights for _, weights in found), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("epochs, patience", [(1, 0), (3, 2)])

@@ -222,7 +222,7 @@ def test_focal_scores_are_mapped_to_probabilities_in_the_same_order(small_pickle
     assert mapped["auc_read_comment"] == pytest.approx(raw["auc_read_comment"], abs=1e-4)
     assert mapped["logloss_read_comment"] < raw["logloss_read_comment"]
     surplus = [abs(np.log(row["calibration_read_comment"])) for row in (mapped, raw)]
-    assert surplus[0] < surplus[1]
+    assert surplus[0] < 0.5 < 1 < surplus[1]  # four times too high
 
 
 @pytest.mark.parametrize("batch_size", [1, 10**7])
