@@ -352,11 +352,15 @@ def test_a_second_epoch_is_held_against_the_first_alone(folder, monkeypatch):
     assert rows == dict.fromkeys(("MMOE", "PLE"), [gain] * 2)
 
 
-def test_calibration_stands_beside_what_drift_alone_makes_of_it(folder, monkeypatch):
-    monkeypatch.setattr(runs, "SINGLE", ())
+def test_calibration_stands_beside_what_drift_alone_makes_of_it(folder):
     data = load(folder.path)
+    for row in results.read(folder.path).to_dict("records")[:10]:
+        changes = {"model": f"{row['model']}-uncalibrated", "calibration_like": 2}
+        results.add(folder.path, row | changes)
     columns, rows = study.calibration(folder)
-    assert columns == folder.tasks and list(rows)[2:] == ["MMOE", "PLE"]
+    found = {f"{model}{way}" for model in ("MMOE", "PLE") for way in ("", ", intercepts of 0")}
+    assert columns == folder.tasks and {*rows} - found == {*[*rows][:2]}
+    assert rows["MMOE, intercepts of 0"][1] == "2.0000 ± .0000"
     train = pd.DataFrame({"day": data.train["day"], "like": data.train["like"]})
     rate = data.valid["like"].mean()
     drift = [train["like"].mean() / rate, train[train["day"] == 13]["like"].mean() / rate]

@@ -58,7 +58,7 @@ class Folder:
     def runs(self, script, flags="", seeds=5, way=None):
         """The runs of the seeds 0, 1, ... with these flags, by seed; those missing are made.
 
-        way: what makes them, `train` or `annealed`; then the flags must name the model.
+        way: what makes them, as `annealed`, whose flags must name the model; None for `train`.
         """
         words = ["--user-data", str(self.path), "--quiet", *flags.split()]
         settings = parse(import_module(script).Settings, None, words)
@@ -196,6 +196,13 @@ def annealed(script, settings):
     steps = load(settings.user_data).steps(settings.batch_size)
     adam = module.LazyAdam
     module.LazyAdam = lambda rate, **options: adam(schedule(rate, 0.0, [steps]), **options)
+    module.main(settings)
+
+
+def uncalibrated(script, settings):
+    """Run a script whose networks keep the level at which the last step leaves them."""
+    module = import_module(script)
+    module.CalibratedIntercepts = lambda data: module.keras.callbacks.Callback()
     module.main(settings)
 
 

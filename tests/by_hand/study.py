@@ -22,7 +22,19 @@ from common.command import InputError, Parser, user_errors
 import numpy as np
 import pandas as pd
 import within_user as within
-from runs import MULTI_TASK, SINGLE, Folder, annealed, beside, cell, cells, markdown, short, shown
+from runs import (
+    MULTI_TASK,
+    SINGLE,
+    Folder,
+    annealed,
+    beside,
+    cell,
+    cells,
+    markdown,
+    short,
+    shown,
+    uncalibrated,
+)
 from scipy.stats import ttest_ind, ttest_rel
 
 GROUPS = {
@@ -228,7 +240,12 @@ def calibration(folder):
         ]
         for name, key in {"all training days": "train", "the last of them": "last"}.items()
     }
-    for model, runs in folder.compared().items():
+    models = {}
+    for script in MULTI_TASK:
+        models[shown(script)] = folder.runs(script)
+        flags = f"--name {script}-uncalibrated"
+        models[f"{shown(script)}, intercepts of 0"] = folder.runs(script, flags, way=uncalibrated)
+    for model, runs in (models | folder.averaged() | folder.peers()).items():
         texts = cells(runs, [f"calibration_{task}" for task in folder.frequent])
         rows |= {model: texts} if all(texts) else {}
     return list(folder.frequent), rows
