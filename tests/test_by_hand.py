@@ -368,6 +368,19 @@ def test_calibration_stands_beside_what_drift_alone_makes_of_it(folder):
     assert rows["PLE"][1] == ".9020 ± .0016"
 
 
+def test_peers_get_the_dense_values_of_ours_and_the_simple_ones(tiny_pickles):
+    data = load(tiny_pickles)
+    ours, simple = (peers.columns_of(data, which) for which in ("ours", "simple"))
+    for split, rows in enumerate((data.train, data.valid)):
+        both = peers.columns_of(data, "both")[split]
+        np.testing.assert_array_equal(both, np.hstack([ours[split], simple[split]]))
+        past = data.tables["user"]["user_history"][rows["day"], rows["user"]].astype(np.float32)
+        width = past.shape[1]
+        starts = range(ours[split].shape[1] - width + 1)
+        assert any(np.allclose(ours[split][:, i : i + width], past) for i in starts)
+    assert simple[0].shape == (len(data.train["day"]), 43)
+
+
 def test_tables_side_by_side_keep_the_rows_of_each():
     one = ("A", ["x", "y"], {"both": ["1", "2"], "first": ["3", "4"]})
     other = ("B", ["z"], {"second": ["5"], "both": ["6"]})

@@ -166,11 +166,14 @@ def past_of(group, day, labels):
 def dense(data, rows):
     """All dense values and dot products of rows, (rows, width), as our models have them."""
     from common.embedding import FeatureEmbedding, LookUp
-    from common.recommender import Recommender
 
-    model = Recommender(FeatureEmbedding(LookUp.of(data), 1), None)
-    parts = [model.embedding(batch)[1] for batch, _ in model.scoring_batches(rows)]
-    return np.concatenate(parts)[: len(rows["day"])]
+    layer = FeatureEmbedding(LookUp.of(data), 1)
+    parts = []
+    for start in range(0, len(rows["day"]), 16384):
+        names = layer.look_up.spec["inputs"]
+        batch = layer.look_up({name: rows[name][start : start + 16384] for name in names})
+        parts.append(layer(batch)[1].numpy())
+    return np.concatenate(parts)
 
 
 def columns_of(data, which):
