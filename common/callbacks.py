@@ -38,23 +38,26 @@ class RenewedEmbeddings(keras.callbacks.Callback):
 
 
 class CalibratedIntercepts(keras.callbacks.Callback):
-    """After each epoch, a task's intercept so that the mean prediction is the share of positives.
+    """Sets the model's intercepts after each epoch: the mean prediction is the share of positives.
 
-    Of the training rows, as it is where the loss of a logistic regression is least (calibration in
-    the large: Steyerberg, Clinical Prediction Models, ch. 15). A network whose rate stays constant
-    ends a tenth above or below, as its last steps happen to leave it. No ranking changes.
+    That holds of the training rows, whose mean prediction a sample of them tells, as it does where
+    the loss of a logistic regression is least (calibration in the large: Steyerberg, Clinical
+    Prediction Models, ch. 15). A network trained at a constant rate ends a tenth above or below, as
+    its last steps happen to leave it. No ranking changes, but that rounding may tie two scores. It
+    stands before TrainingLog, whose scores have it.
     """
 
     def __init__(self, data):
-        """data: a Data, a sample of whose training rows are scored."""
+        """data: a Data, of whose training rows the sample is scored."""
         super().__init__()
         self.data = data
 
     def on_epoch_end(self, epoch, logs=None):
+        if not np.isfinite((logs or {}).get("loss", np.nan)):
+            return  # TrainingLog says why
         for task, logits in self.model.logits(self.data.sample).items():
-            if np.isfinite(logits).all():  # else TrainingLog says so
-                change = intercept(logits, self.data.log_odds(task))
-                self.model.intercepts[task].assign_add(change)
+            change = intercept(logits, self.data.log_odds(task))
+            self.model.intercepts[task].assign_add(change)
 
 
 def intercept(logits, log_odds):

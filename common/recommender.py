@@ -36,7 +36,8 @@ def value_of(variable):
 class Recommender(keras.Model):
     """{task: logits (batch, 1)} of what a LookUp gives; `fit` takes `batches`.
 
-    `logits` and `predict` add a number a task, intercepts, to the network's; `fit` leaves it out.
+    `logits` and `predict` add to a task's logit its intercept, behind the link; `fit`, `evaluate`
+    and the model itself do not.
 
     A step is one XLA program: embedding, network, loss, gradients, optimizer. Beside it `tf.data`
     looks up, on another core, what varies in length: the rows that the next batch touches.
@@ -92,7 +93,8 @@ class Recommender(keras.Model):
         """Draw the trained weights anew, as their initializers do, and begin the optimizer anew.
 
         What is compiled stays, so that a further seed takes no time for it. The optimizer becomes
-        what it was when compiled, weights that are not trained what they were at the first call.
+        what it was when compiled, weights that are not trained what they were at the first call,
+        intercepts 0.
         Weights trained before are set after it.
         """
         keras.utils.set_random_seed(seed)

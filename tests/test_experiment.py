@@ -1,4 +1,4 @@
-"""Which epoch is kept, how many there are, and rows that are scored once at the end."""
+"""Which epoch is kept, how many there are, the level, and rows scored once at the end."""
 
 import json
 import signal
@@ -8,7 +8,7 @@ import deepfm
 import FocalLoss
 import mmoe
 import ple
-from common import callbacks, results, resume
+from common import callbacks, contract, results, resume
 from common.callbacks import TrainingLog
 from common.command import STOPS, InputError, Stopped
 from common.contract import load
@@ -118,10 +118,13 @@ def test_an_intercept_makes_the_mean_probability_what_it_shall_be(seed):
 
 
 @pytest.mark.parametrize("module, changes", SMALL)
-def test_after_training_the_mean_prediction_is_the_share_of_positives(module, changes, monkeypatch):
+def test_after_training_the_mean_prediction_is_the_share_of_positives(
+    module, changes, monkeypatch, tmp_path
+):
     """At a rate whose last steps leave it elsewhere; no step and no ranking changes."""
     data = data_of(n_rows=3000)
-    settings = module.Settings(learning_rate=0.05, batch_size=100, epochs=2, quiet=True, **changes)
+    common = {"user_data": str(tmp_path), "epochs": 2, "quiet": True}
+    settings = module.Settings(learning_rate=0.05, batch_size=100, **common, **changes)
     tasks = [*data.tasks][: 1 if module in (deepfm, FocalLoss) else 2]
     model = module.compiled_model(data, tasks, settings)
     found = []
@@ -137,6 +140,19 @@ def test_after_training_the_mean_prediction_is_the_share_of_positives(module, ch
         np.testing.assert_allclose(with_it - without, np.mean(with_it - without), atol=2e-6)
     for one, other in zip(*(weights for _, weights in found), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_the_sample_is_of_rows_at_random(monkeypatch):
+    data = data_of(n_rows=2000)
+    data.train["price"] = np.arange(2000)
+    assert len(data.sample["price"]) == 2000
+    del data.sample
+    monkeypatch.setattr(contract, "MANY", 500)
+    rows = data.sample["price"]
+    assert len(np.unique(rows)) == 500
+    for name, column in data.sample.items():
+        np.testing.assert_array_equal(column, data.train[name][rows])
+    assert [np.mean(rows < 1000), np.mean(rows % 2)] == pytest.approx([0.5, 0.5], abs=0.1)
 
 
 @pytest.mark.parametrize("epochs, patience", [(1, 0), (3, 2)])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import FocalLoss
 import mmoe
 from common import saved
 from common.columns import TASKS
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, assert_one_sentence, run_main, script
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 pytestmark = pytest.mark.xdist_group("saved")  # or each worker makes `kept`
@@ -102,6 +104,24 @@ def test_main_gives_the_model_and_its_printed_auc_is_that_of_scikit_learn(
         np.testing.assert_allclose(found[task], p, atol=2e-6)
         submitted = pd.read_csv(tiny_pickles / "mmoe_submission_a.csv")[task]
         np.testing.assert_allclose(submitted, p, atol=2e-6)
+
+
+def test_a_focal_model_is_saved_with_what_makes_its_scores_probabilities(tiny_pickles, tiny):
+    flags = ["--gamma", "2", "--hidden", "8", "--epochs", "1", "--quiet"]
+    model = FocalLoss.main(["--user-data", str(tiny_pickles), *flags]).model
+    data = load(tiny_pickles)
+    n = 0
+    for batch, _ in model.scoring_batches(data.valid):
+        mapped = FocalLoss.unfocused(model(batch)["read_comment"], 2.0, 0.0)
+        wanted = (mapped + model.intercepts["read_comment"])[:, 0]
+        found = model.score(batch)["read_comment"][:, 0]
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+        n += len(found)
+    assert n >= len(data.valid["day"]) and float(model.intercepts["read_comment"]) != 0
+    logits = model.logits(data.unlabelled["test_a"])["read_comment"]
+    whole = saved.load(tiny_pickles / "FocalLoss.keras")
+    found = saved.probabilities(whole, pd.read_csv(tiny / "test_a.csv"))["read_comment"]
+    np.testing.assert_allclose(found, expit(logits.astype(np.float64)), atol=2e-6)
 
 
 def test_settings_a_thread_and_a_name_of_ones_own(small_pickles):

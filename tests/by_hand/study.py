@@ -183,9 +183,8 @@ def focal(folder):
     losses = {"cross-entropy": "--gamma 0", "focal, gamma .5": "", "focal, gamma 2": "--gamma 2"}
     for loss, flags in losses.items():
         for rate, cycles in {"constant rate": "--cycles=", "annealed": ""}.items():
-            mapped = raw = runs[loss, rate] = folder.runs("FocalLoss", f"{flags} {cycles}")
-            if "0" not in flags:
-                raw = folder.runs("FocalLoss", f"{flags} {cycles} --raw-scores")
+            mapped = runs[loss, rate] = folder.runs("FocalLoss", f"{flags} {cycles}")
+            raw = folder.runs("FocalLoss", f"{flags} {cycles} --raw-scores")
             texts = cells(mapped, [f"auc_{task}", f"uauc_{task}"])
             for score in ("logloss", "calibration"):
                 texts += [*cells(raw, [f"{score}_{task}"]), *cells(mapped, [f"{score}_{task}"])]
@@ -245,7 +244,8 @@ def calibration(folder):
         models[shown(script)] = folder.runs(script)
         flags = f"--name {script}-uncalibrated"
         models[f"{shown(script)}, intercepts of 0"] = folder.runs(script, flags, way=uncalibrated)
-    for model, runs in (models | folder.averaged() | folder.peers()).items():
+    models |= folder.averaged() | folder.peers() | folder.marks()
+    for model, runs in models.items():
         texts = cells(runs, [f"calibration_{task}" for task in folder.frequent])
         rows |= {model: texts} if all(texts) else {}
     return list(folder.frequent), rows
