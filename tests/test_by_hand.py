@@ -91,6 +91,10 @@ def test_a_record_has_the_tables_of_its_folder_and_makes_no_run(folder, tmp_path
     results.add(folder.path, results.read(folder.path).iloc[0].to_dict())  # the same run once more
     folder.keep("kept")
     assert (tmp_path / "kept" / "results.csv").read_text().count("\n") == kept.count("\n")
+    flagged = results.read(folder.path).iloc[0].to_dict() | {"changed": "--epochs 2"}
+    results.add(folder.path, flagged)  # whose settings are the default's
+    folder.keep("kept")
+    assert (tmp_path / "kept" / "results.csv").read_text().count("\n") == kept.count("\n") + 1
     with pytest.raises(InputError, match="lacks the run of mmoe --experts 2 with seed 0"):
         runs.Folder("kept").runs("mmoe", "--experts 2", 1)
     with pytest.raises(InputError, match="neither a folder of pickles nor a record"):

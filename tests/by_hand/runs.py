@@ -128,7 +128,9 @@ class Folder:
 
     def keep(self, name):
         """Write the record `name`: the latest of equal runs, and the facts."""
-        rows = self.rows().drop_duplicates(["model", "settings", "seed", "tasks"], keep="last")
+        rows = self.rows()
+        same = {"model", "settings", "changed", "seed", "tasks"} & {*rows}  # `runs` goes by flags
+        rows = rows.drop_duplicates([*same], keep="last")
         rows = results.read(self.path).loc[rows.index]  # as they were written
         place = RECORDS / name
         place.mkdir(parents=True, exist_ok=True)
