@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import study
-from runs import MULTI_TASK, RECORDS, Folder, beside, cell, cells, markdown, short, shown
+from runs import RECORDS, Folder, beside, cell, cells, markdown, short, shown
 
 matplotlib.use("agg")
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,18 +45,7 @@ def table(name, *records):
     """A table as Markdown."""
     if name in study.TABLES:
         return study.table(name, records)
-    others = (
-        earlier,
-        multi_task,
-        peers,
-        regimes,
-        search,
-        speed,
-        submissions,
-        turned,
-        users,
-        versions,
-    )
+    others = (earlier, peers, regimes, search, speed, submissions, turned, users, versions)
     return markdown(*{f.__name__: f for f in others}[name](*records))
 
 
@@ -156,19 +145,6 @@ def submissions():
         rows[f"{title}: gain of the last day"] = [gain, of_mean, "", ""]
     n = found["runs"].max()
     return ["single run", f"mean of {n} runs", f"seconds of the {n}", "GB"], rows
-
-
-def multi_task(record):
-    """The scores of what learns all tasks, where not all was run: MMOE, PLE, peers, and means."""
-    folder = Folder(record)
-    models = {shown(script): folder.runs(script) for script in MULTI_TASK}
-    models |= {
-        peer: runs for peer, runs in folder.peers().items() if runs["auc_mean"].notna().all()
-    }
-    models |= folder.averaged()
-    columns = [f"auc_{folder.target}", "auc_mean", "uauc_mean", "weighted_uauc"]
-    rows = {name: [*cells(runs, columns), str(len(runs))] for name, runs in models.items()}
-    return [f"AUC {folder.target}", "mean AUC", "mean uAUC", "weighted uAUC", "runs"], rows
 
 
 def users():
