@@ -105,7 +105,8 @@ def compiled_model(data, tasks, settings):
         steps = data.steps(settings.batch_size)
         lengths = [steps * epochs for epochs in settings.cycles]
         rate = WarmRestarts(rate, settings.lowest_rate, lengths)
-    # a keras.Model whose train_step makes gradients only for the embedding rows looked up
+    # a keras.Model for any Keras optimizer, loss and layer; its train_step makes gradients only for
+    # the embedding rows that are looked up
     model = Recommender(embedding, network, link)
     model.compile(
         optimizer=LazyAdam(rate, l2=settings.embedding_l2),
@@ -123,6 +124,7 @@ def train(model, data, settings, seed):
         model.batches(data.train, settings.batch_size, seed),
         epochs=settings.epochs or data.usual_epochs(settings.batch_size, at_least=2),
         callbacks=[
+            # new embeddings each epoch, or they would know the rows of rare ids by heart
             RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),
             *([] if settings.raw_scores else [CalibratedIntercepts(data)]),

@@ -93,7 +93,8 @@ def compiled_model(data, tasks, settings):
     """The network with its embeddings as a keras.Model, compiled: one for all seeds."""
     embedding = FeatureEmbedding(LookUp.of(data), settings.embedding_dim)
     vectors, dense = embedding.symbols()
-    # a keras.Model whose train_step makes gradients only for the embedding rows looked up
+    # a keras.Model for any Keras optimizer, loss and layer; its train_step makes gradients only for
+    # the embedding rows that are looked up
     model = Recommender(embedding, network(vectors, dense, data, tasks, settings))
     model.compile(
         optimizer=LazyAdam(settings.learning_rate, l2=settings.embedding_l2),
@@ -111,6 +112,7 @@ def train(model, data, settings, seed):
         model.batches(data.train, settings.batch_size, seed),
         epochs=settings.epochs or data.usual_epochs(settings.batch_size, at_most=2),
         callbacks=[
+            # new embeddings each epoch, or they would know the rows of rare ids by heart
             RenewedEmbeddings(seed, keep=settings.keep_embeddings or data.has_few_ids),
             keras.callbacks.TerminateOnNaN(),
             CalibratedIntercepts(data),

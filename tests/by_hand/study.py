@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.command import InputError, Parser, user_errors
+from common.contract import LONG
 
 import numpy as np
 import pandas as pd
@@ -205,12 +206,15 @@ def focal(folder):
 def annealing(folder):
     """Each model with a constant rate and annealed, one cycle an epoch; gains with 95 % intervals.
 
-    For data whose ids are many, so that two epochs are FocalLoss.py's default.
+    For data whose ids are many, so that two epochs are FocalLoss.py's default. One epoch alone of
+    data so long that it is the default of MMOE and PLE.
     """
+    is_long = folder.facts["rows"]["train"] > LONG * 1024
     rows = {}
     models = {"DeepFM": ("FocalLoss", "--gamma 0"), "DeepFM, focal loss": ("FocalLoss", "")}
     models |= {shown(script): (script, "") for script in MULTI_TASK}
-    for n, (model, (script, flags)) in itertools.product((1, 2), models.items()):
+    epochs = (1,) if is_long else (1, 2)
+    for n, (model, (script, flags)) in itertools.product(epochs, models.items()):
         if script in MULTI_TASK or n == 1:  # two are the default of FocalLoss.py
             flags = f"{flags} --epochs {n}"
         constant = folder.runs(script, f"{flags} --cycles=" if script == "FocalLoss" else flags)
