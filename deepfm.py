@@ -11,6 +11,7 @@ from common.dropout import Dropout
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.optimizer import LazyAdam
+from common.pieces import with_pieces
 from common.recommender import Recommender
 from common.resume import asked_for
 from common.saved import use_saved
@@ -28,6 +29,7 @@ class Settings(RunSettings):
     embedding_dim: int = setting(16, "length of a factor vector", 1, 1024)
     hidden: tuple[int, ...] = setting((128, 64), "widths of the network's layers", 1, 8192)
     embedding_l2: float = setting(0.001, "L2 penalty on the embeddings that a batch looks up", 0)
+    bins: int = setting(0, "pieces of a dense value's linear term, 0 for a straight one", 0, 64)
     dropout: float = setting(0.3, "share of hidden units left out in training", 0, below=1)
     learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
     batch_size: int = setting(1024, "rows a step", 1)
@@ -82,9 +84,8 @@ def network(vectors, dense, data, tasks, settings):
     w = vectors[:, :, 0]  # (batch, fields)
     v = vectors[:, :, 1:]  # (batch, fields, k)
     log_odds = keras.initializers.Constant(data.log_odds(task))
-    first = layers.Dense(1, kernel_initializer="zeros", bias_initializer=log_odds, name="w_0")(
-        dense
-    )
+    w_0 = layers.Dense(1, kernel_initializer="zeros", bias_initializer=log_odds, name="w_0")
+    first = w_0(with_pieces(dense, data, settings.bins))
     first = first + ops.sum(w, axis=1, keepdims=True)
     total, squares = Factors(settings.embedding_dim)(dense)
     second = second_order(ops.sum(v, axis=1) + total, ops.sum(ops.square(v), axis=1) + squares)

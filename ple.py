@@ -11,6 +11,7 @@ from common.dropout import Dropout
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.optimizer import LazyAdam
+from common.pieces import with_pieces
 from common.recommender import Recommender
 from common.resume import asked_for
 from common.saved import use_saved
@@ -35,6 +36,7 @@ class Settings(RunSettings):
     expert_dim: int = setting(32, "width of an expert", 1, 8192)
     tower: tuple[int, ...] = setting((32,), "widths of the layers of a task's tower", 1, 8192)
     embedding_l2: float = setting(0.0, "L2 penalty on the embeddings that a batch looks up", 0)
+    bins: int = setting(0, "pieces of a dense value's linear term, 0 for a straight one", 0, 64)
     dropout: float = setting(0.1, "share of hidden units left out in training", 0, below=1)
     learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
     batch_size: int = setting(1024, "rows a step", 1)
@@ -122,7 +124,8 @@ def network(vectors, dense, data, tasks, settings):
     extracted = dict.fromkeys([*tasks, SHARED], x)
     for level in range(settings.levels):
         extracted = extraction(extracted, tasks, level, settings)
-    linear = layers.Dense(len(tasks), use_bias=False, kernel_initializer="zeros")(dense)
+    effects = layers.Dense(len(tasks), use_bias=False, kernel_initializer="zeros")
+    linear = effects(with_pieces(dense, data, settings.bins))  # (batch, tasks)
     logits = {}
     for i, task in enumerate(tasks):
         y = Dropout(settings.dropout)(extracted[task])
