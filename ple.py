@@ -11,7 +11,7 @@ from common.dropout import Dropout
 from common.embedding import FeatureEmbedding, LookUp
 from common.experiment import Experiment
 from common.optimizer import LazyAdam
-from common.pieces import with_pieces
+from common.piecewise import with_pieces
 from common.recommender import Recommender
 from common.resume import asked_for
 from common.saved import use_saved

@@ -5,6 +5,7 @@ import FocalLoss
 import mmoe
 import ple
 from common.contract import Data
+from common.piecewise import PiecewiseLinear, with_pieces
 
 import keras
 import numpy as np
@@ -25,6 +26,50 @@ def built(module, tasks=TASKS, **changes):
     network = module.network(*symbols, data, tasks, settings)
     _, dense = embedding(embedding.look_up(rows_of(data, embedding)))
     return network, tf.random.normal((N, *symbols[0].shape[1:])), dense
+
+
+# ---- linear terms in pieces
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_a_linear_map_of_pieces_is_a_piecewise_linear_function_of_each_number(n):
+    rng = np.random.default_rng(n)
+    borders = np.sort(rng.normal(size=(n + 1, 3)), axis=0).astype(np.float32)
+    borders[:, 1] = borders[0, 1]  # a column that is constant
+    borders[-1, 2] = borders[-2, 2]  # an empty bin
+    x = np.concatenate([rng.normal(size=(50, 3)), borders, np.full((1, 3), -99.0), [[99.0] * 3]])
+    found = PiecewiseLinear(borders)(x.astype(np.float32)).numpy().reshape(len(x), n, 3)
+    for row, piece, column in np.ndindex(found.shape):
+        low, high = borders[piece : piece + 2, column]
+        way = (x[row, column] - low) / (high - low) if low < high else 0
+        assert found[row, piece, column] == pytest.approx(min(max(way, 0), 1), abs=1e-5)
+    slopes = rng.normal(size=n)
+    heights = np.cumsum([0, *slopes])
+    wanted = np.interp(x[:, 0], borders[:, 0], heights)
+    np.testing.assert_allclose(found[:, :, 0] @ slopes, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("module", [deepfm, mmoe, ple])
+def test_the_linear_term_takes_pieces_of_as_many_training_rows_each(module):
+    tasks = TASKS[:1] if module is deepfm else TASKS
+    network, vectors, dense = built(module, tasks, bins=4)
+    straight, _, _ = built(module, tasks)
+    (pieces,) = (layer for layer in network.layers if isinstance(layer, PiecewiseLinear))
+    wanted = np.quantile(dense, [0, 0.25, 0.5, 0.75, 1], axis=0)
+    np.testing.assert_allclose(pieces.borders, wanted, rtol=1e-6)
+    more = network.count_params() - straight.count_params()
+    assert more == len(tasks) * dense.shape[1] * 4  # which begin at zero: nothing changes at first
+    for weight, other in zip(network.weights, straight.weights, strict=True):
+        if weight.shape == other.shape:
+            weight.assign(other)
+    logits = network([vectors, dense])[TASKS[0]].numpy()
+    np.testing.assert_allclose(logits, straight([vectors, dense])[TASKS[0]], rtol=1e-4, atol=1e-5)
+
+
+def test_without_dense_values_there_are_no_pieces():
+    data = data_of("userid", "author", n_rows=N)
+    _, dense = embedded(data, 4).symbols()
+    assert with_pieces(dense, data, 3) is dense
 
 
 # ---- factorization machine

@@ -29,7 +29,7 @@ FEW = ["--features", "userid,device,manual_tag_list,feed_embedding,user_history,
 RUNS = {  # but mmoe with a feature of each kind and no more, to compile in less time
     "mmoe": [],
     "ple": [*FEW, "--own-experts", "2,3,1,2", "--shared-experts", "2", "--levels", "2"],
-    "deepfm": [*FEW, "--target", "all"],
+    "deepfm": [*FEW, "--target", "all", "--bins", "2"],
     "FocalLoss": [*FEW, "--epochs", "1"],
 }
 
@@ -85,7 +85,7 @@ def test_main_gives_the_model_and_its_printed_auc_is_that_of_scikit_learn(
     tiny_pickles, tiny, capsys
 ):
     mixed = "userid,feed_history,videoplayseconds,manual_tag_list,user_taste,user_history,device"
-    result = mmoe.main(["--user-data", str(tiny_pickles), "--features", mixed])
+    result = mmoe.main(["--user-data", str(tiny_pickles), "--features", mixed, "--bins", "3"])
     printed = float(capsys.readouterr().out.split()[-1])
     data = load(tiny_pickles)
     logits = result.model.logits(data.valid)

@@ -203,17 +203,21 @@ def focal(folder):
     return names, rows
 
 
+def usual_epochs(folder):
+    """How many MMOE and PLE train by default where ids are many."""
+    return 1 if folder.facts["rows"]["train"] >= LONG * 1024 else 2
+
+
 def annealing(folder):
     """Each model with a constant rate and annealed, one cycle an epoch; gains with 95 % intervals.
 
     For data whose ids are many, so that two epochs are FocalLoss.py's default. One epoch alone of
     data so long that it is the default of MMOE and PLE.
     """
-    is_long = folder.facts["rows"]["train"] > LONG * 1024
     rows = {}
     models = {"DeepFM": ("FocalLoss", "--gamma 0"), "DeepFM, focal loss": ("FocalLoss", "")}
     models |= {shown(script): (script, "") for script in MULTI_TASK}
-    epochs = (1,) if is_long else (1, 2)
+    epochs = range(1, usual_epochs(folder) + 1)
     for n, (model, (script, flags)) in itertools.product(epochs, models.items()):
         if script in MULTI_TASK or n == 1:  # two are the default of FocalLoss.py
             flags = f"{flags} --epochs {n}"
@@ -367,6 +371,19 @@ def second(folder):
     return [f"day {folder.facts['valid_day']}: mean AUC", "mean uAUC"], rows
 
 
+def pieces(folder):
+    """MMOE and PLE with linear terms in four pieces, over straight ones; with 95 % intervals."""
+    scores = {"mean AUC": "auc_mean", folder.target: f"auc_{folder.target}", "uAUC": "uauc_mean"}
+    rows = {}
+    for script in MULTI_TASK:
+        flags = f"--epochs {usual_epochs(folder)}"
+        straight, bent = (folder.runs(script, more + flags) for more in ("", "--bins 4 "))
+        gains = [difference(bent[column], straight[column]) for column in scores.values()]
+        rows[shown(script)] = [*cells(straight, ["auc_mean"]), *gains]
+    day = folder.facts["valid_day"]
+    return [f"day {day}: mean AUC, straight", *(f"gain of {score}" for score in scores)], rows
+
+
 def lengths(folder):
     """AUC of each task by default and with other lengths and settings; three seeds."""
     rows = {}
@@ -393,7 +410,7 @@ def of_2021(folder):
 TABLES = {f.__name__: f for f in (results, models, cost, pairs, focal, tasks, features, epochs)}
 TABLES |= {
     f.__name__: f
-    for f in (lengths, of_2021, annealing, calibration, one_epoch, second, within_user)
+    for f in (lengths, of_2021, annealing, calibration, one_epoch, pieces, second, within_user)
 }
 
 

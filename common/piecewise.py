@@ -1,7 +1,7 @@
 """Numbers in pieces, of which a linear map is a piecewise linear function of each number."""
 
 import common.backend  # noqa: F401
-from common.embedding import FeatureEmbedding, LookUp
+from common.embedding import LookUp
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from keras import layers, ops
 
 
 @keras.saving.register_keras_serializable("multitask")
-class Pieces(layers.Layer):
+class PiecewiseLinear(layers.Layer):
     """How far each number is through each of its bins, 0 to 1. (batch, width) -> (batch, width n).
 
     The piecewise linear encoding of Gorishniy et al. (NeurIPS 2022, eq. 1), but that numbers beyond
@@ -40,6 +40,8 @@ def with_pieces(dense, data, n):
     if not n or not dense.shape[1]:
         return dense
     look_up = LookUp.of(data)
-    _, values = FeatureEmbedding(look_up, 1)(look_up(data.sample))
-    borders = np.quantile(values.numpy(), np.linspace(0, 1, n + 1), axis=0)
-    return layers.Concatenate()([dense, Pieces(borders)(dense)])
+    batch = look_up(data.sample)
+    kinds = [(kind, part) for kind, part in look_up.kinds.items() if "places" not in batch[kind]]
+    values = np.concatenate([part.values(batch[kind]) for kind, part in kinds], axis=1)
+    borders = np.quantile(values, np.linspace(0, 1, n + 1), axis=0)
+    return layers.Concatenate()([dense, PiecewiseLinear(borders)(dense)])
