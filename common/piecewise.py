@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+SLICE = 16384  # rows that are looked up at once
+
 
 @keras.saving.register_keras_serializable("multitask")
 class PiecewiseLinear(layers.Layer):
@@ -21,7 +23,7 @@ class PiecewiseLinear(layers.Layer):
         super().__init__(**kwargs)
         self.borders = np.asarray(borders, np.float32)
         lengths = np.diff(self.borders, axis=0)
-        slopes = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+        slopes = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 1e-30)
         self.bins = list(zip(self.borders[:-1], slopes, strict=True))
 
     def call(self, x):
@@ -40,8 +42,10 @@ def with_pieces(dense, data, n):
     if not n or not dense.shape[1]:
         return dense
     look_up = LookUp.of(data)
-    batch = look_up(data.sample)
-    kinds = [(kind, part) for kind, part in look_up.kinds.items() if "places" not in batch[kind]]
-    values = np.concatenate([part.values(batch[kind]) for kind, part in kinds], axis=1)
-    borders = np.quantile(values, np.linspace(0, 1, n + 1), axis=0)
+    values = []
+    for start in range(0, len(next(iter(data.sample.values()))), SLICE):
+        batch = look_up({name: rows[start : start + SLICE] for name, rows in data.sample.items()})
+        kinds = [kind for kind in look_up.kinds if "places" not in batch[kind]]
+        values.append(np.hstack([look_up.kinds[kind].values(batch[kind]) for kind in kinds]))
+    borders = np.quantile(np.concatenate(values), np.linspace(0, 1, n + 1), axis=0)
     return layers.Concatenate()([dense, PiecewiseLinear(borders)(dense)])

@@ -51,19 +51,32 @@ def test_a_linear_map_of_pieces_is_a_piecewise_linear_function_of_each_number(n)
 
 @pytest.mark.parametrize("module", [deepfm, mmoe, ple])
 def test_the_linear_term_takes_pieces_of_as_many_training_rows_each(module):
+    """In the order of the dense values, which are of two kinds, and of training rows alone."""
     tasks = TASKS[:1] if module is deepfm else TASKS
-    network, vectors, dense = built(module, tasks, bins=4)
-    straight, _, _ = built(module, tasks)
-    (pieces,) = (layer for layer in network.layers if isinstance(layer, PiecewiseLinear))
+    keras.utils.set_random_seed(0)
+    data = data_of("userid", "price", "content", "taste", n_rows=N)
+    data.valid = {name: rows[:0] for name, rows in data.train.items()}
+    embedding = embedded(data, 4)
+    vectors, dense = embedding(embedding.look_up(rows_of(data, embedding)))
+    symbols = embedding.symbols()
+    settings = {"embedding_dim": 3 if module is deepfm else 4}
+    bent = module.network(*symbols, data, tasks, module.Settings(bins=4, **settings))
+    straight = module.network(*symbols, data, tasks, module.Settings(**settings))
+    (pieces,) = (layer for layer in bent.layers if isinstance(layer, PiecewiseLinear))
     wanted = np.quantile(dense, [0, 0.25, 0.5, 0.75, 1], axis=0)
     np.testing.assert_allclose(pieces.borders, wanted, rtol=1e-6)
-    more = network.count_params() - straight.count_params()
-    assert more == len(tasks) * dense.shape[1] * 4  # which begin at zero: nothing changes at first
-    for weight, other in zip(network.weights, straight.weights, strict=True):
+    width = dense.shape[1]
+    slopes = tf.random.normal((width * 5, len(tasks)))
+    for weight, other in zip(bent.weights, straight.weights, strict=True):
         if weight.shape == other.shape:
             weight.assign(other)
-    logits = network([vectors, dense])[TASKS[0]].numpy()
-    np.testing.assert_allclose(logits, straight([vectors, dense])[TASKS[0]], rtol=1e-4, atol=1e-5)
+        else:
+            weight.assign(slopes)
+            other.assign(slopes[:width])
+    before, after = straight([vectors, dense]), bent([vectors, dense])
+    effects = pieces(dense) @ slopes[width:]
+    for i, task in enumerate(tasks):
+        np.testing.assert_allclose(after[task] - before[task], effects[:, i : i + 1], atol=1e-4)
 
 
 def test_without_dense_values_there_are_no_pieces():

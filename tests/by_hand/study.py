@@ -205,7 +205,7 @@ def focal(folder):
 
 def usual_epochs(folder):
     """How many MMOE and PLE train by default where ids are many."""
-    return 1 if folder.facts["rows"]["train"] >= LONG * 1024 else 2
+    return 1 if folder.facts["rows"]["train"] > (LONG - 1) * 1024 else 2
 
 
 def annealing(folder):
