@@ -2,12 +2,11 @@
 
 import common.backend  # noqa: F401
 from common.embedding import LookUp
+from common.recommender import SCORING_BATCH
 
 import keras
 import numpy as np
 from keras import layers, ops
-
-SLICE = 16384  # rows that are looked up at once
 
 
 @keras.saving.register_keras_serializable("multitask")
@@ -43,8 +42,9 @@ def with_pieces(dense, data, n):
         return dense
     look_up = LookUp.of(data)
     values = []
-    for start in range(0, len(next(iter(data.sample.values()))), SLICE):
-        batch = look_up({name: rows[start : start + SLICE] for name, rows in data.sample.items()})
+    for start in range(0, len(data.sample[data.first_task]), SCORING_BATCH):
+        part = slice(start, start + SCORING_BATCH)
+        batch = look_up({name: rows[part] for name, rows in data.sample.items()})
         kinds = [kind for kind in look_up.kinds if "places" not in batch[kind]]
         values.append(np.hstack([look_up.kinds[kind].values(batch[kind]) for kind in kinds]))
     borders = np.quantile(np.concatenate(values), np.linspace(0, 1, n + 1), axis=0)
