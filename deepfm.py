@@ -29,7 +29,7 @@ class Settings(RunSettings):
     embedding_dim: int = setting(16, "length of a factor vector", 1, 1024)
     hidden: tuple[int, ...] = setting((128, 64), "widths of the network's layers", 1, 8192)
     embedding_l2: float = setting(0.001, "L2 penalty on the embeddings that a batch looks up", 0)
-    bins: int = setting(0, "bins at whose ends a dense value's linear term bends, 0: none", 0, 64)
+    bins: int = setting(4, "bins at whose ends a dense value's linear term bends, 0: none", 0, 64)
     dropout: float = setting(0.3, "share of hidden units left out in training", 0, below=1)
     learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
     batch_size: int = setting(1024, "rows a step", 1)

@@ -1,8 +1,8 @@
 """Numbers in pieces, of which a linear map is a piecewise linear function of each number."""
 
 import common.backend  # noqa: F401
+from common.contract import SOME
 from common.embedding import LookUp
-from common.recommender import SCORING_BATCH
 
 import keras
 import numpy as np
@@ -36,16 +36,13 @@ class PiecewiseLinear(layers.Layer):
 def with_pieces(dense, data, n):
     """Symbolic dense values (batch, width) and their pieces in n bins of as many rows each.
 
-    n 0: the values alone. The borders are quantiles of the sample of a Data's training rows.
+    n 0: the values alone. The borders are quantiles of SOME training rows of a Data at random.
     """
     if not n or not dense.shape[1]:
         return dense
     look_up = LookUp.of(data)
-    values = []
-    for start in range(0, len(data.sample[data.first_task]), SCORING_BATCH):
-        part = slice(start, start + SCORING_BATCH)
-        batch = look_up({name: rows[part] for name, rows in data.sample.items()})
-        kinds = [kind for kind in look_up.kinds if "places" not in batch[kind]]
-        values.append(np.hstack([look_up.kinds[kind].values(batch[kind]) for kind in kinds]))
-    borders = np.quantile(np.concatenate(values), np.linspace(0, 1, n + 1), axis=0)
+    batch = look_up({name: rows[:SOME] for name, rows in data.sample.items()})
+    kinds = [kind for kind in look_up.kinds if "places" not in batch[kind]]
+    values = np.hstack([look_up.kinds[kind].values(batch[kind]) for kind in kinds])
+    borders = np.quantile(values, np.linspace(0, 1, n + 1), axis=0)
     return layers.Concatenate()([dense, PiecewiseLinear(borders)(dense)])

@@ -61,7 +61,7 @@ def test_the_linear_term_takes_pieces_of_as_many_training_rows_each(module):
     symbols = embedding.symbols()
     settings = {"embedding_dim": 3 if module is deepfm else 4}
     bent = module.network(*symbols, data, tasks, module.Settings(bins=4, **settings))
-    straight = module.network(*symbols, data, tasks, module.Settings(**settings))
+    straight = module.network(*symbols, data, tasks, module.Settings(bins=0, **settings))
     (pieces,) = (layer for layer in bent.layers if isinstance(layer, PiecewiseLinear))
     wanted = np.quantile(dense, [0, 0.25, 0.5, 0.75, 1], axis=0)
     np.testing.assert_allclose(pieces.borders, wanted, rtol=1e-6)

@@ -70,7 +70,7 @@ LENGTHS = {  # beside the default, up to eight epochs; embeddings are kept where
 SHARED_2021 = (
     "--features userid,feedid,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,"
     "manual_keyword_list,videoplayseconds --learning-rate 0.01 --batch-size 10240 --dropout 0.1 "
-    "--keep-embeddings"
+    "--keep-embeddings --bins 0"
 )
 OWN_2021 = {
     "deepfm": "--hidden 64,64 --embedding-l2 0 --epochs 4",
@@ -272,10 +272,10 @@ def within_user(folder):
         mean = "mean" if script in MULTI_TASK else folder.target
         columns = [f"auc_{mean}", f"uauc_{mean}"]
         more = [f"{score}_{folder.target}" for score in ("logloss", "calibration")]
-        usual = folder.runs(script, "--epochs 1")
+        usual = folder.runs(script, "--epochs 1 --bins 0")
         every = {"cross-entropy": usual}
         for name, way in WITHIN.items():
-            flags = f"--epochs 1 --name {script}-{way}-{unit}"
+            flags = f"--epochs 1 --bins 0 --name {script}-{way}-{unit}"
             run = partial(within.run, f"{way}-{unit}")
             every[name] = folder.runs(script, flags, len(usual), way=run)
         together = every[next(iter(WITHIN))]  # in the order of rows that the losses have
@@ -372,16 +372,18 @@ def second(folder):
 
 
 def pieces(folder):
-    """MMOE and PLE with linear terms in four pieces, over straight ones; with 95 % intervals."""
-    scores = {"mean AUC": "auc_mean", folder.target: f"auc_{folder.target}", "uAUC": "uauc_mean"}
+    """What linear terms in pieces gain over straight ones, with 95 % intervals."""
     rows = {}
-    for script in MULTI_TASK:
-        flags = f"--epochs {usual_epochs(folder)}"
-        straight, bent = (folder.runs(script, more + flags) for more in ("", "--bins 4 "))
-        gains = [difference(bent[column], straight[column]) for column in scores.values()]
-        rows[shown(script)] = [*cells(straight, ["auc_mean"]), *gains]
+    for script in (*SINGLE, *MULTI_TASK):
+        flags = f"--epochs {usual_epochs(folder)}" if script in MULTI_TASK else ""
+        straight, bent = (folder.runs(script, f"{flags} {more}") for more in ("--bins 0", ""))
+        task = "mean" if script in MULTI_TASK else folder.target
+        columns = [f"auc_{folder.target}", f"auc_{task}", f"uauc_{task}"]
+        gains = [difference(bent[column], straight[column]) for column in columns]
+        rows[shown(script)] = [*cells(straight, [f"auc_{task}"]), *gains]
     day = folder.facts["valid_day"]
-    return [f"day {day}: mean AUC, straight", *(f"gain of {score}" for score in scores)], rows
+    names = ["AUC, straight", f"gain of {folder.target}", "gain of AUC", "gain of uAUC"]
+    return named(names, prefix=f"day {day}:"), rows
 
 
 def lengths(folder):
