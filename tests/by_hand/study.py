@@ -51,6 +51,7 @@ GROUPS = {
     "feed embedding": ["feed_embedding"],
     "video length": ["videoplayseconds"],
 }
+STRAIGHT = "--bins 0"  # the default when the studies of losses, schedules and lengths were made
 WITHIN = {  # the way's loss, its weight, and the share of units whose rows stay together
     "the same, rows of a user together": "none-0-1",
     "and BPR, weight .1": "bpr-0.1-1",
@@ -60,7 +61,8 @@ WITHIN = {  # the way's loss, its weight, and the share of units whose rows stay
     "and JRC with two logits, weight .1": "jrc2-0.1-1",
 }
 LENGTHS = {  # beside the default, up to eight epochs; embeddings are kept where ids are few
-    "1 epoch": "--epochs 1 --keep-embeddings",
+    "straight linear terms": "",
+    "the same, 1 epoch": "--epochs 1 --keep-embeddings",
     "4 epochs": "--epochs 4",
     "16 epochs": "--epochs 16 --keep-embeddings",
     "best of 20 epochs, patience 3": "--epochs 20 --patience 3 --keep-embeddings",
@@ -184,8 +186,9 @@ def focal(folder):
     losses = {"cross-entropy": "--gamma 0", "focal, gamma .5": "", "focal, gamma 2": "--gamma 2"}
     for loss, flags in losses.items():
         for rate, cycles in {"constant rate": "--cycles=", "annealed": ""}.items():
-            mapped = runs[loss, rate] = folder.runs("FocalLoss", f"{flags} {cycles}")
-            raw = folder.runs("FocalLoss", f"{flags} {cycles} --raw-scores")
+            settings = f"{STRAIGHT} {flags} {cycles}"
+            mapped = runs[loss, rate] = folder.runs("FocalLoss", settings)
+            raw = folder.runs("FocalLoss", f"{settings} --raw-scores")
             texts = cells(mapped, [f"auc_{task}", f"uauc_{task}"])
             for score in ("logloss", "calibration"):
                 texts += [*cells(raw, [f"{score}_{task}"]), *cells(mapped, [f"{score}_{task}"])]
@@ -219,6 +222,7 @@ def annealing(folder):
     models |= {shown(script): (script, "") for script in MULTI_TASK}
     epochs = range(1, usual_epochs(folder) + 1)
     for n, (model, (script, flags)) in itertools.product(epochs, models.items()):
+        flags = f"{STRAIGHT} {flags}"
         if script in MULTI_TASK or n == 1:  # two are the default of FocalLoss.py
             flags = f"{flags} --epochs {n}"
         constant = folder.runs(script, f"{flags} --cycles=" if script == "FocalLoss" else flags)
@@ -272,10 +276,10 @@ def within_user(folder):
         mean = "mean" if script in MULTI_TASK else folder.target
         columns = [f"auc_{mean}", f"uauc_{mean}"]
         more = [f"{score}_{folder.target}" for score in ("logloss", "calibration")]
-        usual = folder.runs(script, "--epochs 1 --bins 0")
+        usual = folder.runs(script, f"{STRAIGHT} --epochs 1")
         every = {"cross-entropy": usual}
         for name, way in WITHIN.items():
-            flags = f"--epochs 1 --bins 0 --name {script}-{way}-{unit}"
+            flags = f"{STRAIGHT} --epochs 1 --name {script}-{way}-{unit}"
             run = partial(within.run, f"{way}-{unit}")
             every[name] = folder.runs(script, flags, len(usual), way=run)
         together = every[next(iter(WITHIN))]  # in the order of rows that the losses have
@@ -342,7 +346,7 @@ def epochs(folder):
     for script, way, flags in ways:
         tasks = folder.frequent if script in MULTI_TASK else [folder.target]
         length = "--epochs 4 --cycles 1" if script == "FocalLoss" else "--epochs 3"
-        logs = folder.runs(script, f"{length} {flags}", 2)["auc_by_epoch"].map(json.loads)
+        logs = folder.runs(script, f"{STRAIGHT} {length} {flags}", 2)["auc_by_epoch"].map(json.loads)
         curves = pd.DataFrame([pd.DataFrame(log)[tasks].mean(axis=1) for log in logs])
         rows[f"{shown(script)}, {way}"] = cells(curves, range(4))
     return ["epoch 1", "2", "3", "4"], rows
@@ -375,21 +379,21 @@ def pieces(folder):
     """What linear terms in pieces gain over straight ones, with 95 % intervals."""
     rows = {}
     for script in (*SINGLE, *MULTI_TASK):
-        flags = f"--epochs {usual_epochs(folder)}" if script in MULTI_TASK else ""
-        straight, bent = (folder.runs(script, f"{flags} {more}") for more in ("--bins 0", ""))
+        flags = "--epochs 2" if script in MULTI_TASK and usual_epochs(folder) == 2 else ""
+        straight, bent = (folder.runs(script, f"{flags} {more}") for more in (STRAIGHT, ""))
         task = "mean" if script in MULTI_TASK else folder.target
-        columns = [f"auc_{folder.target}", f"auc_{task}", f"uauc_{task}"]
+        columns = [f"auc_{task}", f"uauc_{task}"]
         gains = [difference(bent[column], straight[column]) for column in columns]
-        rows[shown(script)] = [*cells(straight, [f"auc_{task}"]), *gains]
+        rows[shown(script)] = [*cells(straight, columns[:1]), *gains]
     day = folder.facts["valid_day"]
-    names = ["AUC, straight", f"gain of {folder.target}", "gain of AUC", "gain of uAUC"]
-    return named(names, prefix=f"day {day}:"), rows
+    return [f"day {day}: AUC, straight", "gain of AUC", "gain of uAUC"], rows
 
 
 def lengths(folder):
     """AUC of each task by default and with other lengths and settings; three seeds."""
     rows = {}
-    for name, flags in {"default": "", **LENGTHS}.items():
+    straight = {name: f"{STRAIGHT} {flags}" for name, flags in LENGTHS.items()}
+    for name, flags in {"default": "", **straight}.items():
         texts = []
         for script in ("mmoe", "ple", "deepfm"):
             more = " --target all" if script in SINGLE else ""
