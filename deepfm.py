@@ -29,7 +29,7 @@ class Settings(RunSettings):
     embedding_dim: int = setting(16, "length of a factor vector", 1, 1024)
     hidden: tuple[int, ...] = setting((128, 64), "widths of the network's layers", 1, 8192)
     embedding_l2: float = setting(0.001, "L2 penalty on the embeddings that a batch looks up", 0)
-    bins: int = setting(4, "bins at whose ends a dense value's linear term bends, 0: none", 0, 64)
+    bins: int = setting(4, "bins at whose ends a dense value's linear term bends, or 0", 0, 64)
     dropout: float = setting(0.3, "share of hidden units left out in training", 0, below=1)
     learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
     batch_size: int = setting(1024, "rows a step", 1)
@@ -78,7 +78,7 @@ def network(vectors, dense, data, tasks, settings):
     """{task: logit (batch, 1)}: w_0 + first order + second order + deep network.
 
     vectors: (batch, fields, 1 + k), first the weight w_i of an id, then its factor v_i. dense:
-    (batch, width), numbers x_i with weights and factors of their own.
+    (batch, width), numbers x_i with weights, of their pieces too, and factors of their own.
     """
     (task,) = tasks
     w = vectors[:, :, 0]  # (batch, fields)

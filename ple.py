@@ -36,7 +36,7 @@ class Settings(RunSettings):
     expert_dim: int = setting(32, "width of an expert", 1, 8192)
     tower: tuple[int, ...] = setting((32,), "widths of the layers of a task's tower", 1, 8192)
     embedding_l2: float = setting(0.0, "L2 penalty on the embeddings that a batch looks up", 0)
-    bins: int = setting(4, "bins at whose ends a dense value's linear term bends, 0: none", 0, 64)
+    bins: int = setting(4, "bins at whose ends a dense value's linear term bends, or 0", 0, 64)
     dropout: float = setting(0.1, "share of hidden units left out in training", 0, below=1)
     learning_rate: float = setting(0.001, "Adam's learning rate", above=0)
     batch_size: int = setting(1024, "rows a step", 1)
@@ -116,7 +116,7 @@ def extraction(inputs, tasks, level, settings):
 def network(vectors, dense, data, tasks, settings):
     """{task: logit (batch, 1)} of vectors (batch, fields, dim) and dense values (batch, width).
 
-    A linear term of the dense values, initially zero, is added to each logit.
+    A linear term of the dense values and their pieces, initially zero, is added to each logit.
     """
     x = layers.Concatenate()([layers.Flatten()(vectors), dense])
     for width in settings.hidden:

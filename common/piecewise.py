@@ -34,9 +34,10 @@ class PiecewiseLinear(layers.Layer):
 
 
 def with_pieces(dense, data, n):
-    """Symbolic dense values (batch, width) and their pieces in n bins of as many rows each.
+    """Symbolic dense values (batch, width) and their pieces in n bins.
 
-    n 0: the values alone. The borders are quantiles of SOME training rows of a Data at random.
+    n 0: the values alone. The borders are quantiles of SOME random training rows of a Data, so that
+    bins have as many rows each, but for ties.
     """
     if not n or not dense.shape[1]:
         return dense

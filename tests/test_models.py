@@ -4,6 +4,7 @@ import deepfm
 import FocalLoss
 import mmoe
 import ple
+from common import piecewise
 from common.contract import Data
 from common.piecewise import PiecewiseLinear, with_pieces
 
@@ -50,8 +51,9 @@ def test_a_linear_map_of_pieces_is_a_piecewise_linear_function_of_each_number(n)
 
 
 @pytest.mark.parametrize("module", [deepfm, mmoe, ple])
-def test_the_linear_term_takes_pieces_of_as_many_training_rows_each(module):
-    """In the order of the dense values, which are of two kinds, and of training rows alone."""
+def test_by_default_linear_terms_bend_at_quartiles_of_some_training_rows(module, monkeypatch):
+    """In the order of the dense values, which are of two kinds; the rows are random ones."""
+    monkeypatch.setattr(piecewise, "SOME", N - 9)
     tasks = TASKS[:1] if module is deepfm else TASKS
     keras.utils.set_random_seed(0)
     data = data_of("userid", "price", "content", "taste", n_rows=N)
@@ -60,10 +62,12 @@ def test_the_linear_term_takes_pieces_of_as_many_training_rows_each(module):
     vectors, dense = embedding(embedding.look_up(rows_of(data, embedding)))
     symbols = embedding.symbols()
     settings = {"embedding_dim": 3 if module is deepfm else 4}
-    bent = module.network(*symbols, data, tasks, module.Settings(bins=4, **settings))
+    bent = module.network(*symbols, data, tasks, module.Settings(**settings))
     straight = module.network(*symbols, data, tasks, module.Settings(bins=0, **settings))
     (pieces,) = (layer for layer in bent.layers if isinstance(layer, PiecewiseLinear))
-    wanted = np.quantile(dense, [0, 0.25, 0.5, 0.75, 1], axis=0)
+    some = {name: rows[: N - 9] for name, rows in data.sample.items()}
+    _, values = embedding(embedding.look_up(some))
+    wanted = np.quantile(values, [0, 0.25, 0.5, 0.75, 1], axis=0)
     np.testing.assert_allclose(pieces.borders, wanted, rtol=1e-6)
     width = dense.shape[1]
     slopes = tf.random.normal((width * 5, len(tasks)))
@@ -109,6 +113,8 @@ def test_deepfm_is_w0_plus_first_plus_second_order_plus_network():
     weights = next(value for path, value in named.items() if path.endswith("w_0/kernel"))[:, 0]
     factors = next(value for path, value in named.items() if path.endswith("factors/v"))
     kernel, bias, last = (value for path, value in named.items() if path.startswith("dense"))
+    (bent,) = (layer for layer in network.layers if isinstance(layer, PiecewiseLinear))
+    numbers = np.hstack([dense, bent(dense)])  # of which the first order is linear
     logits = network([vectors, dense])[TASKS[0]].numpy()[:, 0]
     for row in range(5):
         w = vectors[row, :, 0].numpy()
@@ -117,7 +123,7 @@ def test_deepfm_is_w0_plus_first_plus_second_order_plus_network():
         terms = [*v, *(x[:, None] * factors)]
         second = sum(a @ b for i, a in enumerate(terms) for b in terms[i + 1 :])
         deep = np.maximum(np.concatenate([v.ravel(), x]) @ kernel + bias, 0) @ last[:, 0]
-        wanted = w_0[0] + w.sum() + x @ weights + second + deep
+        wanted = w_0[0] + w.sum() + numbers[row] @ weights + second + deep
         np.testing.assert_allclose(logits[row], wanted, rtol=2e-4)
 
 

@@ -51,7 +51,7 @@ GROUPS = {
     "feed embedding": ["feed_embedding"],
     "video length": ["videoplayseconds"],
 }
-STRAIGHT = "--bins 0"  # the default when the studies of losses, schedules and lengths were made
+STRAIGHT = "--bins 0"  # linear terms as they were by default when most studies were made
 WITHIN = {  # the way's loss, its weight, and the share of units whose rows stay together
     "the same, rows of a user together": "none-0-1",
     "and BPR, weight .1": "bpr-0.1-1",
@@ -72,7 +72,7 @@ LENGTHS = {  # beside the default, up to eight epochs; embeddings are kept where
 SHARED_2021 = (
     "--features userid,feedid,authorid,bgm_song_id,bgm_singer_id,manual_tag_list,"
     "manual_keyword_list,videoplayseconds --learning-rate 0.01 --batch-size 10240 --dropout 0.1 "
-    "--keep-embeddings --bins 0"
+    f"--keep-embeddings {STRAIGHT}"
 )
 OWN_2021 = {
     "deepfm": "--hidden 64,64 --embedding-l2 0 --epochs 4",
@@ -345,8 +345,8 @@ def epochs(folder):
     rows = {}
     for script, way, flags in ways:
         tasks = folder.frequent if script in MULTI_TASK else [folder.target]
-        length = "--epochs 4 --cycles 1" if script == "FocalLoss" else "--epochs 3"
-        logs = folder.runs(script, f"{STRAIGHT} {length} {flags}", 2)["auc_by_epoch"].map(json.loads)
+        flags += " --epochs 4 --cycles 1" if script == "FocalLoss" else " --epochs 3"
+        logs = folder.runs(script, f"{STRAIGHT} {flags}", 2)["auc_by_epoch"].map(json.loads)
         curves = pd.DataFrame([pd.DataFrame(log)[tasks].mean(axis=1) for log in logs])
         rows[f"{shown(script)}, {way}"] = cells(curves, range(4))
     return ["epoch 1", "2", "3", "4"], rows
