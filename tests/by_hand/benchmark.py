@@ -222,8 +222,8 @@ def serving(folder):
 
     data = load(folder)
     for name in ("mmoe", "ple"):
-        path = Path(folder).resolve() / f"{name}.keras"
-        model = saved.load(path)
+        import_module(name)  # which makes its layers known to Keras
+        model = saved.load(Path(folder) / f"{name}.keras")
         few = {tensor.name: raw_column(data, tensor.name)[:2000] for tensor in model.inputs}
         with tempfile.TemporaryDirectory() as place:
             model.export(f"{place}/served", verbose=False)
@@ -251,6 +251,7 @@ def prediction(folder):
 
     data = load(folder)
     for name in ("mmoe", "ple"):
+        import_module(name)
         names = [tensor.name for tensor in saved.load(Path(folder) / f"{name}.keras").inputs]
         rows = {column: np.resize(raw_column(data, column), 300_000) for column in names}
         with tempfile.TemporaryDirectory() as place:
