@@ -83,6 +83,11 @@ class LookUp:
             found[kind]["places"] = part
         return found | {"ids": filled_up(ids, batch, self.spec["n_rows"])}
 
+    def dense_values(self, batch):
+        """The dense values of what a call gives: a tensor (batch, width) for each kind of them."""
+        kinds = [(kind, part) for kind, part in self.kinds.items() if "places" not in batch[kind]]
+        return [part.values(batch[kind]) for kind, part in kinds]
+
 
 class FeatureEmbedding(keras.layers.Layer):
     """Vectors (batch, fields, dim) and dense values (batch, width) of what a LookUp gives.
@@ -119,13 +124,11 @@ class FeatureEmbedding(keras.layers.Layer):
     def assemble(self, rows, batch):
         """Vectors and dense values, from the rows (ids, dim) that the batch touches."""
         vectors = []
-        values = []
         for kind, part in self.look_up.kinds.items():
             if "places" in batch[kind]:
                 embedded = tf.gather(rows, batch[kind]["places"])
                 vectors.append(part.vectors(embedded, batch[kind]))
-            else:
-                values.append(part.values(batch[kind]))
+        values = self.look_up.dense_values(batch)
         size = tf.shape((vectors + values)[0])[0]
         vectors.append(tf.zeros([size, 0, self.dim]))
         values.append(tf.zeros([size, 0]))

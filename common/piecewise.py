@@ -42,8 +42,7 @@ def with_pieces(dense, data, n):
     if not n or not dense.shape[1]:
         return dense
     look_up = LookUp.of(data)
-    batch = look_up({name: rows[:SOME] for name, rows in data.sample.items()})
-    kinds = [kind for kind in look_up.kinds if "places" not in batch[kind]]
-    values = np.hstack([look_up.kinds[kind].values(batch[kind]) for kind in kinds])
-    borders = np.quantile(values, np.linspace(0, 1, n + 1), axis=0)
+    rows = {name: column[:SOME] for name, column in data.sample.items()}
+    values = look_up.dense_values(look_up(rows))
+    borders = np.quantile(np.hstack(values), np.linspace(0, 1, n + 1), axis=0)
     return layers.Concatenate()([dense, PiecewiseLinear(borders)(dense)])
