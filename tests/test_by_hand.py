@@ -564,3 +564,8 @@ def test_the_clock_stands_still_while_a_goal_is_looked_for(small_pickles, monkey
     watch = reach.Watch(load(small_pickles), (0.6, 1.1), time.time())
     assert not watch.reached(lambda: dict.fromkeys(TASK_WEIGHTS, load(small_pickles).valid["like"]))
     assert watch.result(False)["seconds"] == np.inf  # of which a median is inf, or there
+    assert not watch.is_late()
+    looks.clear()
+    monkeypatch.setattr(reach, "LIMIT", 0)  # so that the first look is the last
+    assert reach.from_csvs(reach.ours, "csvs", (1.1, 0.0))(0)["seconds"] == np.inf
+    assert len(looks) == 1

@@ -2,8 +2,8 @@
 
 get_data.py encodes the CSVs; then this project's MMOE, DeepCTR's or LightGBM trains, and every
 CHECKED rows (LightGBM: every CHECKED_TREES trees of each task) the validation day is scored, until
-the first task's AUC and the weighted uAUC are both reached. All counts, from the start of the first
-process on, but the time that scoring takes.
+the first task's AUC and the weighted uAUC are both reached, or LIMIT has passed. All counts, from
+the start of the first process on, but the time that scoring takes.
 """
 
 import tempfile
@@ -21,6 +21,7 @@ from runs import apart
 CHECKED = 262_144  # rows
 CHECKED_TREES = 10
 EPOCHS = 3  # at most
+LIMIT = 1200  # seconds, after which a way is given up
 
 
 class Watch:
@@ -37,6 +38,14 @@ class Watch:
         self.still = 0.0  # seconds
         self.found = (0.0, 0.0)
 
+    def seconds(self):
+        """Those that have passed, but for the scoring."""
+        return time.time() - self.began - self.still
+
+    def is_late(self):
+        """Whether they are more than LIMIT."""
+        return self.seconds() > LIMIT
+
     def reached(self, logits_of):
         """Whether the goals are, by the {task: logits} that a function gives."""
         since = time.perf_counter()
@@ -49,7 +58,7 @@ class Watch:
 
     def result(self, is_reached):
         """What `benchmark.measure` takes: the seconds, inf where the goals were not reached."""
-        seconds = time.time() - self.began - self.still if is_reached else np.inf
+        seconds = self.seconds() if is_reached else np.inf
         return {"seconds": seconds, "AUC": self.found[0], "weighted uAUC": self.found[1]}
 
 
@@ -66,13 +75,16 @@ def until(base, watch, score, size):
         def on_train_batch_end(self, batch, logs=None):
             before, self.seen = self.seen, (batch + 1) * size
             if self.seen // CHECKED > before // CHECKED:
-                self.is_reached = watch.reached(score)
-                self.model.stop_training = self.is_reached
+                self.look()
 
         def on_epoch_end(self, epoch, logs=None):
             self.seen = 0
-            self.is_reached = self.is_reached or watch.reached(score)
-            self.model.stop_training = self.is_reached
+            self.look()
+
+        def look(self):
+            if not self.model.stop_training:
+                self.is_reached = watch.reached(score)
+                self.model.stop_training = self.is_reached or watch.is_late()
 
     return Until()
 
@@ -137,8 +149,12 @@ def lightgbm(folder, goals, began, seed, chosen):
     for n in range(1, peers.TREES + 1):
         for booster in boosters.values():
             booster.update()
-        if n % CHECKED_TREES == 0 and watch.reached(score):
+        if n % CHECKED_TREES:
+            continue
+        if watch.reached(score):
             return watch.result(True)
+        if watch.is_late():
+            break
     return watch.result(False)
 
 
@@ -149,6 +165,8 @@ def from_csvs(function, source, goals, *chosen):
         began = time.time()
         with tempfile.TemporaryDirectory() as folder:
             run("get_data.py", source, "--out", folder)
-            return apart(function, folder, goals, began, seed, *chosen)
+            found = apart(function, folder, goals, began, seed, *chosen)
+        print(function.__name__, *chosen, found, flush=True)  # since the next may take long
+        return found
 
     return way
