@@ -11,13 +11,14 @@ Interactions, feeds and users stay separate tables; `user_data/README.md` says w
 import reprlib
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
 from common import features
 from common.columns import EVERY_ACTION
-from common.command import InputError, Parser, Report, user_errors
+from common.command import InputError, Parser, Report, bar, user_errors
 from common.contest import read_source
 from common.encoding import describe, interactions, labelled_rows, tables_of, test_rows
 from common.features.ids import distinct, rows_of
@@ -64,15 +65,30 @@ def known_past(raw, log, train, tests, users, feeds, args):
 
 
 def make_features(past, report):
-    """{name: Feature} of all groups, a line of the report each."""
-    made = {}
-    for name in features.GROUPS:
-        group = import_module(f"common.features.{name}")
-        found = group.features(past, made)
-        made |= found
-        if found:
-            report(name, group.ABOUT)
-    return made
+    """{name: Feature} of all groups, two being made at a time, a line of the report each."""
+    groups = {name: import_module(f"common.features.{name}") for name in features.GROUPS}
+    needs = {name: getattr(group, "BUILDS_ON", ()) for name, group in groups.items()}
+    making = {}  # {name: future}
+
+    def make(name):
+        before = {}
+        for other in needs[name]:
+            before |= making[other].result()
+        return groups[name].features(past, before)
+
+    pool = ThreadPoolExecutor(2)
+    try:
+        for name in sorted(groups, key=lambda name: bool(needs[name])):  # who waits comes later
+            making[name] = pool.submit(make, name)
+        made = {}
+        for name in bar("making features", groups):
+            found = making[name].result()
+            made |= found
+            if found:
+                report(name, groups[name].ABOUT)
+        return made
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C no more are begun
 
 
 def encode_source(raw, last_day, args, report):

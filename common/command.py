@@ -98,7 +98,8 @@ class Report:
         now = time.perf_counter()
         seconds = f"{now - self.since:.1f} s" if now - self.since >= 0.05 else ""
         self.since = now
-        print(f"  {stage:20} {seconds:>8}  {found}", flush=True)
+        with tqdm.external_write_mode():  # above a bar, where one is drawn
+            print(f"  {stage:20} {seconds:>8}  {found}", flush=True)
 
 
 class Patient:

@@ -128,27 +128,35 @@ def parse_list(strings, line, column):
     Returns values, int64 (items,), and lengths, int64 (feeds,). Items of a weight under MIN_WEIGHT
     are left out. line(row): names the place of a string in an error.
     """
+    ids = Ids()
     values = []
-    owners = []
+    lengths = []
     for owner, string in enumerate(bar(f"parsing {column}", strings)):
+        before = len(values)
         for item in string.split(";") if string else ():
             word, _, weight = item.strip().partition(" ")
             try:
-                if not word or (weight and float(weight) < MIN_WEIGHT):
-                    continue
-                value = int(word)
-                if not (word.isdecimal() and value <= LARGEST_ID):
-                    raise ValueError
+                if word and not (weight and float(weight) < MIN_WEIGHT):
+                    values.append(ids[word])
             except ValueError:
                 given = reprlib.repr(item)
                 raise InputError(
                     f"{line(owner)}, column {column}: {given} is no id with or without a weight: "
                     "mend the line."
                 ) from None
-            values.append(value)
-            owners.append(owner)
-    lengths = np.bincount(np.array(owners, np.int64), minlength=len(strings))
-    return np.array(values, np.int64), lengths
+        lengths.append(len(values) - before)
+    return np.array(values, np.int64), np.array(lengths, np.int64)
+
+
+class Ids(dict):
+    """{word: the id that it says}; each word is parsed once. Raises ValueError for another."""
+
+    def __missing__(self, word):
+        value = int(word)
+        if not (word.isdecimal() and value <= LARGEST_ID):
+            raise ValueError
+        self[word] = value
+        return value
 
 
 def read_embeddings(file, place):

@@ -462,6 +462,22 @@ def test_measured_speeds_are_kept_by_case_and_stand_in_a_table(tmp_path, monkeyp
     capsys.readouterr()
 
 
+def test_repeated_rows_are_those_of_the_log_with_other_users(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir(), out.mkdir()
+    log = pd.DataFrame({"userid": [1, 1, 11, 23], "feedid": [5, 6, 5, 7], "date_": [1, 1, 2, 2]})
+    log.to_csv(source / "user_action.csv", index=False)
+    (source / "feed_info.csv").write_text("feedid\n5\n6\n7\n")
+    benchmark.repeat_rows(source, out, 12)
+    found = pd.read_csv(out / "user_action.csv")
+    assert len(found) == 12 * len(log) and found["userid"].nunique() == 12 * 3
+    for start in range(0, len(found), len(log)):
+        copy = found[start : start + len(log)].reset_index(drop=True)
+        assert copy[["feedid", "date_"]].equals(log[["feedid", "date_"]])
+        assert pd.factorize(copy["userid"])[0].tolist() == [0, 0, 1, 2]
+    assert (out / "feed_info.csv").read_text() == (source / "feed_info.csv").read_text()
+
+
 def test_official_scores_are_means_of_both_tests_and_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "RECORDS", tmp_path)
     ways = {"before": [0.60, 0.62, 0.61], "after": [0.63, 0.65, 0.65]}

@@ -269,7 +269,7 @@ def test_every_id_has_its_row_and_its_code_or_is_rare_or_missing(counted, others
 
 def test_a_group_is_a_module_and_a_name_in_groups(tiny, tmp_path, monkeypatch, capsys):
     def toy_features(past, made):
-        assert "user_taste" in made
+        assert list(made) == ["user_taste"]
         views = np.log1p(past.feed_rows)
         daily = np.zeros((past.n_days + 1, past.n_users, 1), np.float16)
         daily += np.arange(past.n_days + 1)[:, None, None] / 100
@@ -280,6 +280,7 @@ def test_a_group_is_a_module_and_a_name_in_groups(tiny, tmp_path, monkeypatch, c
 
     toy = ModuleType("common.features.toy")
     toy.ABOUT = "made for this test"
+    toy.BUILDS_ON = ("taste",)
     toy.features = toy_features
     monkeypatch.setitem(sys.modules, toy.__name__, toy)
     monkeypatch.setattr(features, "GROUPS", (*features.GROUPS, "toy"))

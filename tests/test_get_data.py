@@ -251,7 +251,7 @@ def test_bars_in_a_terminal_none_in_a_pipe_and_silence_if_quiet(tiny, tmp_path):
     code, out, shown = in_terminal("get_data.py", tiny, "--out", "shown", cwd=tmp_path)
     assert code == 0 and "done in" in out
     stages = [f"reading {name}.csv" for name in ("user_action", "feed_info", "feed_embeddings")]
-    for stage in (*stages, "parsing manual_tag_list", "history by day", "tastes by day"):
+    for stage in (*stages, "parsing manual_tag_list", "making features"):
         assert re.search(rf"\r  {stage}: +\d+%\|", shown), stage
     piped = script("get_data.py", tiny, "--out", "piped", cwd=tmp_path)
     assert piped.stderr == "" and "%|" not in piped.stdout and "done in" in piped.stdout

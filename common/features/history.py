@@ -5,7 +5,6 @@ user's smoothed rate is compared with everyone's rate; the positives of a feed o
 sum of its viewers' smoothed rates, since who happened to see a feed says more than the feed.
 """
 
-from common.command import bar
 from common.features.past import RunningSums, smoothed_rates
 
 import numpy as np
@@ -20,7 +19,7 @@ def features(past, made):
     users = RunningSums(past, "user")
     feeds = RunningSums(past, "feed")
     by_author = past.author_sums
-    for today in bar("history by day", range(1, past.n_days + 1)):
+    for today in range(1, past.n_days + 1):
         users.add(today - 1)
         feeds.add(today - 1)
         p, rate = smoothed_rates(users.positives, users.rows)

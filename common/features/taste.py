@@ -8,7 +8,6 @@ same of (watch time - own shrunk mean), over the root of rows + SMOOTHING. Of vi
 of what was watched, less everyone's. It needs feed embeddings.
 """
 
-from common.command import bar
 from common.features import Feature
 from common.features.ids import distinct, rows_of
 from common.features.past import SMOOTHING, RunningSums, smoothed_rates
@@ -16,6 +15,7 @@ from common.features.past import SMOOTHING, RunningSums, smoothed_rates
 import numpy as np
 
 ABOUT = "of users for feed embeddings over strictly earlier days"
+BUILDS_ON = ("content",)
 BLOCK = 1024  # users whose numbers stay in the processor's cache
 
 
@@ -39,7 +39,7 @@ def past_tastes(past, vectors, n_vectors):
     users = RunningSums(past, "user")
     watch_sum = np.zeros(n_users, np.float32)
     scale = spread(vectors[past.feed_rows > 0])
-    for today in bar("tastes by day", range(1, past.n_days + 1)):
+    for today in range(1, past.n_days + 1):
         users.add(today - 1)
         new = past.rows_by_day[today - 1]
         add_vectors(viewed, past, vectors, new)

@@ -5,7 +5,7 @@ python tests/by_hand/benchmark.py TABLE PLACE [--rounds 5] [--keep NAME]
 What is compared runs in turn, and medians are printed; with `--keep NAME` they become the table
 NAME of records/speed.csv. `total` and `epochs` also take `--other`, another checkout, whose
 commands run in turn with these, `epochs` on pickles of its own: --other CHECKOUT USER_DATA.
-`data/sample.py --scale 10` makes as many rows as the final round of the contest. The tables:
+The tables:
 """
 
 import itertools
@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "tests" / "by_hand" / "records" / "speed.csv"
 SCRIPTS = ("deepfm", "mmoe", "ple", "FocalLoss")
 EXPERTS = {"deepfm": {}, "mmoe": {}, "ple": {"own_experts": (5,), "shared_experts": 4}}
+COPIES = 10  # of the rows of scale 1, which are 73 million, as in the final round
 PARSING = f"""
 import sys, numpy as np, pandas as pd
 from pathlib import Path
@@ -173,6 +174,33 @@ def anew(folder, script, *words):
     return run(script, *words, folder, cwd=script.parent)[1]
 
 
+def final(source):
+    """get_data.py and mmoe.py on the CSVs of scale 1, and on the final round's many rows."""
+    with tempfile.TemporaryDirectory() as csvs, tempfile.TemporaryDirectory() as out:
+        repeat_rows(Path(source).resolve(), Path(csvs), COPIES)
+        for name, place in {"once": source, f"{COPIES} times": csvs}.items():
+            ways = {"get_data.py": python("get_data.py", place, "--out", out)}
+            ways["mmoe.py"] = lambda _: anew(Path(out), "mmoe.py", "--epochs", 1, "--user-data")
+            yield f"the rows {name}", ways
+
+
+def repeat_rows(source, out, copies):
+    """Write CSVs whose log has the rows of those in `source` again, each copy of other users.
+
+    A copy's users are the former ids behind its number. Feeds stay the same, as in the final round.
+    """
+    for path in (*source.glob("feed_*.csv"), *source.glob("test_?.csv"), source / "source.json"):
+        os.symlink(path, out / path.name)
+    with open(out / "user_action.csv", "wb") as log:
+        for number in range(10, 10 + copies):  # of two digits, or two could make the same id
+            before = b"\n%d" % number
+            with open(source / "user_action.csv", "rb") as rows:
+                header = rows.readline().rstrip()
+                log.write(header if number == 10 else b"")
+                while block := rows.read(1 << 24) + rows.readline():
+                    log.write(before + block.rstrip().replace(b"\n", before))
+
+
 def epochs(folder, other=None, other_folder=None):
     """Two epochs of each script, and those of another checkout."""
     places = {"this": (ROOT, folder)} | ({"other": (other, other_folder)} if other else {})
@@ -271,12 +299,12 @@ def raw_column(data, name):
 
 def main(argv=None):
     """Make the table that the command names."""
-    every = (encode, limit, total, epochs, start, scoring, serving, prediction)
+    every = (encode, limit, total, final, epochs, start, scoring, serving, prediction)
     tables = {table.__name__: table for table in every}
     lines = [f"{name:12}{table.__doc__.splitlines()[0]}" for name, table in tables.items()]
     parser = Parser("\n".join([__doc__, *lines]))
     parser.add_argument("table", choices=tables)
-    parser.add_argument("place", help="a folder of pickles; of CSVs for `encode` and `total`")
+    parser.add_argument("place", help="a folder of pickles; of CSVs for encode, total, final")
     parser.add_argument("--rounds", type=int, default=5, help="times that each is run (5)")
     other = "another checkout, for `total`; and its pickles, for `epochs`"
     parser.add_argument("--other", nargs="+", default=[], help=other)
