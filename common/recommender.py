@@ -57,6 +57,8 @@ class Recommender(keras.Model):
         self.score = tf.function(
             self.predict_step, jit_compile=True, reduce_retracing=True, autograph=False
         )
+        # traced once a size, whatever datasets there are
+        self.look_up = tf.function(embedding.look_up.__call__, autograph=False)
         self._scoring = {}  # datasets of the columns that were scored, by the columns' id
         self._scoring_batch = 0
         self._first_values = None
@@ -185,7 +187,7 @@ class Recommender(keras.Model):
             rows = tf.ensure_shape(rows, [size])
             batch = {name: tf.gather(column, rows) for name, column in columns.items()}
             labels = {task: tf.cast(batch.pop(task), tf.float32) for task in tasks}
-            return self.embedding.look_up(batch), labels
+            return self.look_up(batch), labels
 
         options = tf.data.Options()
         options.autotune.enabled = False  # there is nothing to tune, and it may take seconds to end
@@ -224,7 +226,7 @@ class Recommender(keras.Model):
         outputs = {name: self.network.get_layer(name).output for name in names}
         network = keras.Model(self.network.inputs, outputs)
 
-        @tf.function(jit_compile=True, autograph=False)
+        @tf.function(autograph=False)  # as XLA it would compile for longer than it runs
         def outputs_of(batch):
             return network(list(self.embedding(batch)))
 

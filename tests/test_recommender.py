@@ -1,5 +1,8 @@
 """A step of training against slow versions, and `fit` as any Keras model's."""
 
+import subprocess
+import sys
+
 from common import backend
 from common.callbacks import RenewedEmbeddings
 from common.dropout import Dropout
@@ -10,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import ROOT
 from small_data import data_of, embedded, rows_of
 
 
@@ -147,11 +151,34 @@ def test_fit_compiled_is_fit_step_by_step_in_python():
         np.testing.assert_allclose(ours, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("collects", [True, False])
+def test_the_collector_leaves_out_what_is_imported_and_stays_as_it_was(collects):
+    """Keras's half million objects, and not what a notebook that has TensorFlow had before."""
+    told = "import common.backend; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    for first, frozen in (("", collects), ("import tensorflow; ", False)):
+        words = f"import gc; gc.{'enable' if collects else 'disable'}(); {first}{told}"
+        run = subprocess.run(
+            [sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True
+        )
+        assert run.stdout.split() == [str(collects), str(frozen)], run.stderr
+
+
 def test_what_is_filled_up_keeps_the_shapes_of_an_epochs_batches_to_one():
     data = data_of(n_rows=3000)  # how often a step is traced is counted below
     batches = compiled(recommender(data), LazyAdam()).batches(data.train, 100, seed=0)
     shapes = {tuple(map(tuple, (t.shape for t in tf.nest.flatten(batch)))) for batch in batches}
     assert len(shapes) == 1
+
+
+def test_what_is_looked_up_is_traced_once_a_size_whatever_is_scored():
+    data = data_of(n_rows=300)
+    model = compiled(recommender(data), LazyAdam())
+    model.fit(model.batches(data.train, 100, seed=0), epochs=2, verbose=0)
+    for n in (300, 200, 120):  # as validation rows and tests are, the largest first
+        rows = {name: column[:n] for name, column in data.train.items()}
+        logits = model.logits(rows)
+        assert all(len(values) == n for values in logits.values())
+    assert model.look_up.experimental_get_tracing_count() == 2  # batches of 100, and of 300
 
 
 class Fading(keras.optimizers.schedules.LearningRateSchedule):

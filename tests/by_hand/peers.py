@@ -567,23 +567,23 @@ def speed(folder, sizes, rounds, keep):
         measure(f"{model}, {size}", ways, rounds, keep)
 
 
-def time_to_score(source, goals, day, rounds, keep):
+def time_to_score(source, peers, goals, day, rounds, keep):
     """Measure the seconds from the CSVs in `source` to the goals, as reach.py says.
 
-    day: that for which `search` chose the peers' settings.
+    Ours beside each of the peers, by its defaults and by the settings that `search` chose for `day`.
     """
     import reach
 
+    functions = {"DeepCTR mmoe": reach.deepctr, "LightGBM": reach.lightgbm}
     with tempfile.TemporaryDirectory() as folder:
         run("get_data.py", source, "--out", folder)
         name = load(folder).meta["name"]
-    ways = {"ours": reach.from_csvs(reach.ours, source, goals)}
-    for peer, function in {"DeepCTR mmoe": reach.deepctr, "LightGBM": reach.lightgbm}.items():
-        chosen = best_of(peer, name, day)
-        ways[peer] = reach.from_csvs(function, source, goals, chosen)
-        if chosen.keys() - {"columns", "trees", "epochs"}:  # they are not the defaults
-            ways[f"{peer}, defaults"] = reach.from_csvs(function, source, goals, DEFAULTS)
-    measure(f"AUC {goals[0]}, weighted uAUC {goals[1]}", ways, rounds, keep)
+    for peer in (peer for peer in functions if peer in peers):
+        cases = {"by default": DEFAULTS, "as searched": best_of(peer, name, day)}
+        for case, chosen in cases.items():
+            ways = {"ours": reach.from_csvs(reach.ours, source, goals)}
+            ways["peer"] = reach.from_csvs(functions[peer], source, goals, chosen)
+            measure(f"{peer} {case}", ways, rounds, keep)
 
 
 def main(argv=None):
@@ -614,7 +614,8 @@ def main(argv=None):
         elif args.study == "speed":
             speed(folder, args.batch_sizes, args.rounds, args.keep)
         else:
-            time_to_score(folder, (args.auc, args.uauc), args.searched_day, args.rounds, args.keep)
+            goals = args.auc, args.uauc
+            time_to_score(folder, peers, goals, args.searched_day, args.rounds, args.keep)
 
 
 if __name__ == "__main__":

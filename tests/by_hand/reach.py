@@ -21,7 +21,7 @@ from runs import apart
 CHECKED = 262_144  # rows
 CHECKED_TREES = 10
 EPOCHS = 3  # at most
-LIMIT = 1200  # seconds, after which a way is given up
+LIMIT = 600  # seconds, after which a way is given up
 
 
 class Watch:
