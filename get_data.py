@@ -11,6 +11,7 @@ Interactions, feeds and users stay separate tables; `user_data/README.md` says w
 import reprlib
 import sys
 import time
+from collections import ChainMap
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -70,16 +71,14 @@ def make_features(past, report):
     needs = {name: getattr(group, "BUILDS_ON", ()) for name, group in groups.items()}
     making = {}  # {name: future}
 
-    def make(name):
-        before = {}
-        for other in needs[name]:
-            before |= making[other].result()
-        return groups[name].features(past, before)
+    def make(group, before):
+        return group.features(past, dict(ChainMap(*(future.result() for future in before))))
 
     pool = ThreadPoolExecutor(2)
     try:
         for name in sorted(groups, key=lambda name: bool(needs[name])):  # who waits comes later
-            making[name] = pool.submit(make, name)
+            before = [making[other] for other in needs[name]]
+            making[name] = pool.submit(make, groups[name], before)
         made = {}
         for name in bar("making features", groups):
             found = making[name].result()
@@ -88,7 +87,8 @@ def make_features(past, report):
                 report(name, groups[name].ABOUT)
         return made
     finally:
-        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C no more are begun
+        past.is_wanted = False  # so that after an error or Ctrl-C they end soon
+        pool.shutdown(cancel_futures=True)
 
 
 def encode_source(raw, last_day, args, report):

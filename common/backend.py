@@ -5,7 +5,8 @@ pyplot, where they are there, for wrappers and pictures that nothing here uses. 
 it, which saves a fourth of the time of the import; who wants them in Keras imports keras first.
 
 Of the half million objects of these modules none is ever let go. So Python's search for cyclic
-garbage waits until they are there, and leaves them out from then on: a second less a command.
+garbage waits until they are there, and leaves them out from then on: a second less a command. Not
+where much is there before, as in a notebook, which would be left out too.
 """
 
 import gc
@@ -32,17 +33,18 @@ _nowhere = os.open(os.devnull, os.O_WRONLY)
 os.dup2(_nowhere, 2)
 _hidden = Hidden()
 sys.meta_path.insert(0, _hidden)
-_collects = gc.isenabled() and "tensorflow" not in sys.modules
-if _collects:
+_is_first = gc.isenabled() and len(gc.get_objects()) < 100_000
+if _is_first:
     gc.disable()
 try:
     import keras
     import tensorflow
 
     tensorflow.get_logger().setLevel("ERROR")  # or it warns of each batch size that is traced
-finally:
-    if _collects:
+    if _is_first:
         gc.freeze()
+finally:
+    if _is_first:
         gc.enable()
     sys.meta_path.remove(_hidden)
     os.dup2(_stderr, 2)

@@ -89,7 +89,7 @@ def complain(sentence):
 
 
 class Report:
-    """Prints one line a stage: what it is, its seconds if it took any, what was found."""
+    """Prints a line a stage: what it is, seconds since the line before if any, what was found."""
 
     def __init__(self):
         self.since = time.perf_counter()

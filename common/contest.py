@@ -149,7 +149,7 @@ def parse_list(strings, line, column):
 
 
 class Ids(dict):
-    """{word: the id that it says}; each word is parsed once. Raises ValueError for another."""
+    """{word: the id that it says}, each parsed once. Raises ValueError for a word that is none."""
 
     def __missing__(self, word):
         value = int(word)

@@ -58,15 +58,10 @@ class LookUp:
 
     @classmethod
     def of(cls, data):
-        """The LookUp of the features of a Data, the same one until it chooses others."""
-        features, look_up = getattr(data, "_look_up", (None, None))
-        if features is not data.features:
-            spec, arrays = specify(data)
-            with tf.device("CPU:0"):
-                tensors = {name: tf.constant(arrays.pop(name)) for name in list(arrays)}
-            look_up = cls(spec, tensors)
-            data._look_up = data.features, look_up
-        return look_up
+        """The LookUp of the features of a Data."""
+        spec, arrays = specify(data)
+        with tf.device("CPU:0"):
+            return cls(spec, {name: tf.constant(arrays.pop(name)) for name in list(arrays)})
 
     def __call__(self, columns):
         columns = {name: tf.convert_to_tensor(columns[name]) for name in self.spec["inputs"]}

@@ -57,7 +57,7 @@ class Recommender(keras.Model):
         self.score = tf.function(
             self.predict_step, jit_compile=True, reduce_retracing=True, autograph=False
         )
-        # traced once a size, whatever datasets there are
+        # traced once for each size of a batch, however many datasets there are
         self.look_up = tf.function(embedding.look_up.__call__, autograph=False)
         self._scoring = {}  # datasets of the columns that were scored, by the columns' id
         self._scoring_batch = 0
@@ -226,7 +226,7 @@ class Recommender(keras.Model):
         outputs = {name: self.network.get_layer(name).output for name in names}
         network = keras.Model(self.network.inputs, outputs)
 
-        @tf.function(autograph=False)  # as XLA it would compile for longer than it runs
+        @tf.function(reduce_retracing=True, autograph=False)  # XLA would take longer to compile
         def outputs_of(batch):
             return network(list(self.embedding(batch)))
 

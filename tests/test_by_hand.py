@@ -462,7 +462,24 @@ def test_measured_speeds_are_kept_by_case_and_stand_in_a_table(tmp_path, monkeyp
     capsys.readouterr()
 
 
-def test_repeated_rows_are_those_of_the_log_with_other_users(tmp_path):
+def test_the_final_rounds_rows_are_encoded_and_trained_on(tmp_path, monkeypatch):
+    (tmp_path / "user_action.csv").write_text("userid,feedid\n1,2\n3,4\n")
+    seen = []
+
+    def ran(script, *words, cwd=None):
+        seen.append(str(script).rpartition("/")[2])
+        if script == "get_data.py":
+            seen[-1] = len(pd.read_csv(f"{words[0]}/user_action.csv"))
+        return "", {"seconds": 1.0}
+
+    monkeypatch.setattr(benchmark, "run", ran)
+    for _, ways in benchmark.final(tmp_path):
+        assert all(way(0) == {"seconds": 1.0} for way in ways.values())
+    assert seen == [2, "mmoe.py", 20, "mmoe.py"]
+
+
+def test_repeated_rows_are_those_of_the_log_with_other_users(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "BLOCK", 8)
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir(), out.mkdir()
     log = pd.DataFrame({"userid": [1, 1, 11, 23], "feedid": [5, 6, 5, 7], "date_": [1, 1, 2, 2]})

@@ -48,16 +48,6 @@ def test_every_kind_of_feature_is_looked_up():
         np.testing.assert_allclose(dense[row], wanted_dense, atol=2e-3)  # float16 by day
 
 
-def test_a_look_up_is_made_once_for_each_choice_of_features():
-    data = data_of()
-    one = LookUp.of(data)
-    assert LookUp.of(data) is one and LookUp.of(data_of()) is not one
-    data.meta |= {"tasks": data.tasks}
-    data.choose(features=["price", "seconds"])
-    other = LookUp.of(data)
-    assert other is LookUp.of(data) and list(other.kinds) == ["dense"]
-
-
 @pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2", "u4", "i8", "u8"])
 def test_codes_of_any_integers_name_the_same_rows(kind):
     """A vocabulary that stands behind a large one: small integers would not hold its rows."""

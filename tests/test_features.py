@@ -1,6 +1,9 @@
 """The groups of features against slow, obvious versions on small data, and how a group is added."""
 
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import get_data
@@ -10,7 +13,7 @@ from common.csvs import LARGEST_ID, MISSING
 from common.embedding import LookUp
 from common.features import Feature, content, cooccurrence, exposures, history, taste, watch_time
 from common.features.ids import distinct, encode, rows_of, vocabulary
-from common.features.past import Past, watch_times
+from common.features.past import Past, RunningSums, shared_property, watch_times
 from common.pickles import OTHER, PADDING
 
 import numpy as np
@@ -267,8 +270,53 @@ def test_every_id_has_its_row_and_its_code_or_is_rare_or_missing(counted, others
         assert distinct(ids[ids >= 0]).tolist() == sorted({*ids.tolist()} - {MISSING})
 
 
+def group_of(function, monkeypatch, **more):
+    """Put a group of features in GROUPS that is made by `function`; more: what its module has."""
+    group = ModuleType(f"common.features.{function.__name__}")
+    vars(group).update(ABOUT="made for this test", features=function, **more)
+    monkeypatch.setitem(sys.modules, group.__name__, group)
+    monkeypatch.setattr(features, "GROUPS", (*features.GROUPS, function.__name__))
+
+
+def test_ctrl_c_ends_the_groups_that_are_being_made(monkeypatch):
+    def endless(past, made):
+        sums = RunningSums(past, "user")
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            sums.add(1)
+        ended.append("too late")
+
+    def press(*about):
+        raise KeyboardInterrupt
+
+    def quick(past, made):
+        return {"rows": Feature("dense", "user", past.user_rows[:, None])}
+
+    ended = []
+    monkeypatch.setattr(features, "GROUPS", ())
+    for function in (quick, endless):
+        group_of(function, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        get_data.make_features(past_of(), press)
+    assert not ended and not any("ThreadPool" in t.name for t in threading.enumerate())
+
+
+def test_what_two_groups_ask_for_at_a_time_is_made_once(monkeypatch):
+    def slowly(past):
+        made.append(past)
+        time.sleep(0.2)
+        return len(made)
+
+    made = []
+    monkeypatch.setattr(Past, "slow", shared_property(slowly), raising=False)
+    Past.slow.__set_name__(Past, "slow")
+    past = past_of()
+    with ThreadPoolExecutor(2) as pool:
+        assert [*pool.map(lambda _: past.slow, range(2))] == [1, 1]
+
+
 def test_a_group_is_a_module_and_a_name_in_groups(tiny, tmp_path, monkeypatch, capsys):
-    def toy_features(past, made):
+    def toy(past, made):
         assert list(made) == ["user_taste"]
         views = np.log1p(past.feed_rows)
         daily = np.zeros((past.n_days + 1, past.n_users, 1), np.float16)
@@ -278,12 +326,7 @@ def test_a_group_is_a_module_and_a_name_in_groups(tiny, tmp_path, monkeypatch, c
             "toy_by_day": Feature("dense", "user", daily, daily=True, default=False),
         }
 
-    toy = ModuleType("common.features.toy")
-    toy.ABOUT = "made for this test"
-    toy.BUILDS_ON = ("taste",)
-    toy.features = toy_features
-    monkeypatch.setitem(sys.modules, toy.__name__, toy)
-    monkeypatch.setattr(features, "GROUPS", (*features.GROUPS, "toy"))
+    group_of(toy, monkeypatch, BUILDS_ON=("taste",))
     get_data.main([str(tiny), "--out", str(tmp_path / "out")])
     assert "made for this test" in capsys.readouterr().out
     data = load(tmp_path / "out")

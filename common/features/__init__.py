@@ -1,18 +1,18 @@
 """The groups of features that get_data.py makes, a room each: a module with `features(past, made)`.
 
 past: what was logged up to the validation day (`common.features.past.Past`). made: {name: Feature}
-of the groups that the module names in `BUILDS_ON`, if it has one; the others may be made at the
-same time. It gives {name: Feature}, nothing where the data lack what the group needs. A module's
-`ABOUT` is its line in the report.
+of the groups that the module names in `BUILDS_ON`, a tuple, if it has one. Two groups are made at a
+time, so that `features` changes neither. It gives {name: Feature}, nothing where the data lack what
+the group needs. A module's `ABOUT` is its line in the report.
 
-A new group is a module here, its name in GROUPS, a paragraph in user_data/README.md and a test.
+A new group is a module here, its name in GROUPS behind those that it builds on, a paragraph in
+user_data/README.md and a test.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-# later ones may build on earlier ones
 GROUPS = ("content", "cooccurrence", "history", "watch_time", "taste", "exposures")
 
 

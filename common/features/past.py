@@ -1,7 +1,9 @@
 """What was logged up to the validation day, and sums of it over strictly earlier days."""
 
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import cached_property
+from threading import RLock
 
 from common.csvs import MISSING
 from common.features import Feature
@@ -12,6 +14,18 @@ import numpy as np
 SMOOTHING = 20  # m: a past rate or mean is shrunk as if m more rows had been seen
 N_LENGTHS = 30  # groups of videos by length, about as many videos in each
 LONGEST_SECONDS = 3600  # a longer video was given in milliseconds by mistake
+
+
+class shared_property(cached_property):
+    """A cached property that is made once, though two groups of features ask for it at a time."""
+
+    def __init__(self, make):
+        super().__init__(make)
+        self.lock = RLock()
+
+    def __get__(self, past, owner=None):
+        with self.lock:
+            return super().__get__(past, owner)
 
 
 @dataclass
@@ -36,6 +50,7 @@ class Past:
     # "daily", or "exposures": the rows of a day, but for their labels, are known on it
     regime: str = "daily"
     later: tuple | None = None  # (user, feed) of the rows of the day after, as the tests give them
+    is_wanted: bool = True  # False where the features are no longer waited for
 
     def __post_init__(self):
         self.n_days = int(self.day.max()) + 1
@@ -45,7 +60,7 @@ class Past:
         # raw ids, MISSING among them, sorted, and the place of each feed's author among them
         self.authors, self.author = np.unique(authors, return_inverse=True)
 
-    @cached_property
+    @shared_property
     def info_rows(self):
         """Rows of the feeds' table in the order of feed_info.csv."""
         return rows_of(self.info["feedid"], self.feed_ids)
@@ -56,17 +71,17 @@ class Past:
         values[self.info_rows] = column
         return values
 
-    @cached_property
+    @shared_property
     def user_rows(self):
         """Training rows of each user."""
         return np.bincount(self.user[self.train], minlength=self.n_users)
 
-    @cached_property
+    @shared_property
     def feed_rows(self):
         """Training rows of each feed."""
         return np.bincount(self.feed[self.train], minlength=self.n_feeds)
 
-    @cached_property
+    @shared_property
     def author_sums(self):
         """Sparse (authors, feeds): `author_sums @ values` sums over an author's feeds."""
         from scipy.sparse import csr_array
@@ -92,7 +107,7 @@ class Past:
             for name, table in values.items()
         }
 
-    @cached_property
+    @shared_property
     def lengths(self):
         """log(1 + seconds) of each feed's video, in standard deviations, 0 if unknown: (feeds,)."""
         seconds = self.of_feeds(self.info["videoplayseconds"], np.nan)
@@ -100,13 +115,13 @@ class Past:
         log_seconds = np.log1p(np.where(seconds > 0, seconds, np.nan))
         return standardize(log_seconds, self.feed_rows > 0)
 
-    @cached_property
+    @shared_property
     def watched(self):
         """The watch time of each row, float32 (rows,), as `watch_times` says."""
         seen = self.feed_rows > 0
         return watch_times(self.day, self.play, self.feed, self.lengths, seen)
 
-    @cached_property
+    @shared_property
     def rows_by_day(self):
         """For each day its rows."""
         return [np.flatnonzero(self.day == day) for day in range(self.n_days)]
@@ -131,13 +146,13 @@ class Past:
         rows = self.rows_by_day[min(day, self.n_days - 1)]
         return self.user[rows], self.feed[rows]
 
-    @cached_property
+    @shared_property
     def positives_by_day(self):
         """For each day and action the rows with that action: few, so that sums are quick."""
         positives = [np.flatnonzero(label) for label in self.labels.values()]
         return [[rows[self.day[rows] == day] for rows in positives] for day in range(self.n_days)]
 
-    @cached_property
+    @shared_property
     def views_by_day(self):
         """For each day how often who saw what: sparse (feeds, users)."""
         from scipy.sparse import csr_array
@@ -166,7 +181,9 @@ class RunningSums:
         self.positives = np.zeros((self.n, len(past.labels)), np.float32)
 
     def add(self, day):
-        """Take in the rows of a day."""
+        """Take in the rows of a day. Raises CancelledError where nobody waits for it any more."""
+        if not self.past.is_wanted:
+            raise CancelledError
         self.rows += np.bincount(self.row[self.past.rows_by_day[day]], minlength=self.n)
         for action, rows in enumerate(self.past.positives_by_day[day]):
             self.positives[:, action] += np.bincount(self.row[rows], minlength=self.n)

@@ -36,7 +36,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "tests" / "by_hand" / "records" / "speed.csv"
 SCRIPTS = ("deepfm", "mmoe", "ple", "FocalLoss")
 EXPERTS = {"deepfm": {}, "mmoe": {}, "ple": {"own_experts": (5,), "shared_experts": 4}}
-COPIES = 10  # of the rows of scale 1, which are 73 million, as in the final round
+COPIES = 10  # of the log of scale 1: 73 million rows in all, as in the final round
+BLOCK = 1 << 24  # bytes
 PARSING = f"""
 import sys, numpy as np, pandas as pd
 from pathlib import Path
@@ -175,29 +176,33 @@ def anew(folder, script, *words):
 
 
 def final(source):
-    """get_data.py and mmoe.py on the CSVs of scale 1, and on the final round's many rows."""
+    """get_data.py and mmoe.py on CSVs, and on ten copies of the rows; 4 GB in /tmp."""
+    source = Path(source).resolve()
     with tempfile.TemporaryDirectory() as csvs, tempfile.TemporaryDirectory() as out:
-        repeat_rows(Path(source).resolve(), Path(csvs), COPIES)
+        repeat_rows(source, Path(csvs), COPIES)
+        training = (ROOT / "mmoe.py", "--epochs", 1, "--user-data")
         for name, place in {"once": source, f"{COPIES} times": csvs}.items():
             ways = {"get_data.py": python("get_data.py", place, "--out", out)}
-            ways["mmoe.py"] = lambda _: anew(Path(out), "mmoe.py", "--epochs", 1, "--user-data")
-            yield f"the rows {name}", ways
+            ways["mmoe.py"] = lambda _: anew(Path(out), *training)
+            yield f"rows {name}", ways
 
 
 def repeat_rows(source, out, copies):
     """Write CSVs whose log has the rows of those in `source` again, each copy of other users.
 
-    A copy's users are the former ids behind its number. Feeds stay the same, as in the final round.
+    A copy's users are the former ids, which stand first in a row, behind its number. Feeds stay the
+    same, as in the final round.
     """
     for path in (*source.glob("feed_*.csv"), *source.glob("test_?.csv"), source / "source.json"):
-        os.symlink(path, out / path.name)
+        if path.exists():
+            os.symlink(path, out / path.name)
     with open(out / "user_action.csv", "wb") as log:
         for number in range(10, 10 + copies):  # of two digits, or two could make the same id
             before = b"\n%d" % number
             with open(source / "user_action.csv", "rb") as rows:
                 header = rows.readline().rstrip()
                 log.write(header if number == 10 else b"")
-                while block := rows.read(1 << 24) + rows.readline():
+                while block := rows.read(BLOCK) + rows.readline():
                     log.write(before + block.rstrip().replace(b"\n", before))
 
 

@@ -4,7 +4,7 @@ python tests/by_hand/peers.py search USER_DATA [USER_DATA ...]   eight settings 
 python tests/by_hand/peers.py scores USER_DATA [--rounds 5]      the best of them, a seed a round
 python tests/by_hand/peers.py users USER_DATA [--rounds 5]      what other users would change
 python tests/by_hand/peers.py speed USER_DATA [--rounds 5] [--keep NAME]
-python tests/by_hand/peers.py reach SOURCE [--auc .935] [--uauc .66] [--rounds 5] [--keep NAME]
+python tests/by_hand/peers.py reach SOURCE [--auc .935] [--uauc .66] [--peers NAMES] [--rounds 5]
 
 `search` is for the day before the one that is reported. Each peer has the same number of settings,
 drawn from its own ranges, the first being its defaults; each setting says which dense columns it
@@ -17,7 +17,8 @@ and its memory of the process. Seeds say what another run would give; `users` sa
 of the day would, for differences between MMOE or PLE and the peers, and keeps them in
 records/users.csv. `speed` compares rows per second at the sizes of our defaults,
 without L2 and dropout. `reach` takes CSVs and measures the seconds from them to an AUC of the first
-task and a weighted uAUC, as reach.py says. With --keep the medians of both become the table NAME of
+task and a weighted uAUC, as reach.py says, of our MMOE and, in turn, of DeepCTR's and of LightGBM,
+each by default and as searched. With --keep the medians of both become the table NAME of
 records/speed.csv.
 
 What `search` finds is kept in records/peers.csv. The packages of the peers are installed in
@@ -570,7 +571,7 @@ def speed(folder, sizes, rounds, keep):
 def time_to_score(source, peers, goals, day, rounds, keep):
     """Measure the seconds from the CSVs in `source` to the goals, as reach.py says.
 
-    Ours beside each of the peers, by its defaults and by the settings that `search` chose for `day`.
+    Ours beside each peer, by its defaults and by the settings that `search` chose for `day`.
     """
     import reach
 
@@ -579,7 +580,9 @@ def time_to_score(source, peers, goals, day, rounds, keep):
         run("get_data.py", source, "--out", folder)
         name = load(folder).meta["name"]
     for peer in (peer for peer in functions if peer in peers):
-        cases = {"by default": DEFAULTS, "as searched": best_of(peer, name, day)}
+        best = best_of(peer, name, day)
+        best = {key: value for key, value in best.items() if key not in ("trees", "epochs")}
+        cases = {"by default": DEFAULTS} | ({"as searched": best} if best != DEFAULTS else {})
         for case, chosen in cases.items():
             ways = {"ours": reach.from_csvs(reach.ours, source, goals)}
             ways["peer"] = reach.from_csvs(functions[peer], source, goals, chosen)

@@ -2,8 +2,8 @@
 
 get_data.py encodes the CSVs; then this project's MMOE, DeepCTR's or LightGBM trains, and every
 CHECKED rows (LightGBM: every CHECKED_TREES trees of each task) the validation day is scored, until
-the first task's AUC and the weighted uAUC are both reached, or LIMIT has passed. All counts, from
-the start of the first process on, but the time that scoring takes.
+the first task's AUC and the weighted uAUC are both reached, or until LIMIT. All counts, from the
+start of the first process on, but the time that scoring takes.
 """
 
 import tempfile
@@ -21,14 +21,14 @@ from runs import apart
 CHECKED = 262_144  # rows
 CHECKED_TREES = 10
 EPOCHS = 3  # at most
-LIMIT = 600  # seconds, after which a way is given up
+LIMIT = 600  # seconds without scoring; at the first look after them a way is given up
 
 
 class Watch:
     """A clock that stands still while the validation day is scored.
 
     began: time.time() at which it began, in this process or another. goals: the AUC of the first
-    task and the weighted uAUC that are to be reached. reached: what was at the last scoring.
+    task and the weighted uAUC that are to be reached. found: what they were at the last look.
     """
 
     def __init__(self, data, goals, began):
