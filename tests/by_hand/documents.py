@@ -105,15 +105,15 @@ def speed(table, one, other):
     for quantity in quantities:
         ways = [one] if other == "-" else [one, other]
         columns += [f"{quantity}: {ways[0]}", *ways[1:]]
-        columns += ["ratio"] if other != "-" and quantity != "AUC" else []
+        columns += ["ratio"] if other != "-" and "AUC" not in quantity else []
     rows = {}
     for case, ways in found.groupby("case", sort=False):
         median = ways.set_index(["name", "quantity"])["median"]
         texts = []
         for quantity in quantities:
             pair = [median.get((name, quantity)) for name in (one, other) if name != "-"]
-            texts += [short(f"{x:.4f}") if quantity == "AUC" else of_three_digits(x) for x in pair]
-            if other != "-" and quantity != "AUC":
+            texts += [short(f"{x:.4f}") if "AUC" in quantity else of_three_digits(x) for x in pair]
+            if other != "-" and "AUC" not in quantity:
                 texts.append("" if None in pair else f"{pair[0] / pair[1]:.2f}")
         name, _, size = case.partition(", ")
         rows[f"{shown(name)}, batch {size}" if size else shown(name)] = texts
