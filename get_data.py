@@ -12,7 +12,7 @@ import reprlib
 import sys
 import time
 from collections import ChainMap
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
@@ -21,8 +21,8 @@ from common import features
 from common.columns import EVERY_ACTION
 from common.command import InputError, Parser, Report, bar, user_errors
 from common.contest import read_source
-from common.encoding import describe, interactions, labelled_rows, tables_of, test_rows
-from common.features.ids import distinct, rows_of
+from common.encoding import describe, interactions, labelled_rows, number, tables_of, test_rows
+from common.features.ids import rows_of
 from common.features.past import Past
 from common.pickles import FIRST, VERSION, read, write_all
 from common.source import Source
@@ -32,17 +32,9 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 
 
-def every_id(raw):
-    """The ids of all users and of all feeds that any file names, int64, sorted."""
-    logs = [raw["log"], *raw["tests"].values()]
-    logs += [raw["labelled"]] if "labelled" in raw else []
-    users = np.unique(np.concatenate([distinct(rows["userid"]) for rows in logs]))
-    logs.append(raw["feeds"])
-    return users, np.unique(np.concatenate([distinct(rows["feedid"]) for rows in logs]))
-
-
-def known_past(raw, log, train, tests, users, feeds, args):
+def known_past(raw, log, train, tests, args):
     """The Past of a log whose columns hold rows of tables; train: bool (rows,)."""
+    users, feeds = raw["users"], raw["feed_ids"]
     later = None
     if args.regime == "exposures" and tests:
         ids = {
@@ -66,26 +58,34 @@ def known_past(raw, log, train, tests, users, feeds, args):
 
 
 def make_features(past, report):
-    """{name: Feature} of all groups, two being made at a time, a line of the report each."""
+    """{name: Feature} of all groups, a line of the report each.
+
+    Two are made at a time. First come those that others build on, as soon as it can be who builds
+    on them, and then the rest.
+    """
     groups = {name: import_module(f"common.features.{name}") for name in features.GROUPS}
-    needs = {name: getattr(group, "BUILDS_ON", ()) for name, group in groups.items()}
-    making = {}  # {name: future}
-
-    def make(group, before):
-        return group.features(past, dict(ChainMap(*(future.result() for future in before))))
-
+    needs = {name: set(getattr(group, "BUILDS_ON", ())) for name, group in groups.items()}
+    needed = set().union(*needs.values())
+    left = sorted(groups, key=lambda name: (name not in needed, not needs[name]))
+    making = {}  # {future: group}
+    made = {}  # {group: {name: Feature}}
     pool = ThreadPoolExecutor(2)
     try:
-        for name in sorted(groups, key=lambda name: bool(needs[name])):  # who waits comes later
-            before = [making[other] for other in needs[name]]
-            making[name] = pool.submit(make, groups[name], before)
-        made = {}
-        for name in bar("making features", groups):
-            found = making[name].result()
-            made |= found
-            if found:
-                report(name, groups[name].ABOUT)
-        return made
+        with bar("making features", total=len(groups)) as done:
+            while left or making:
+                ready = [name for name in left if needs[name] <= made.keys()]
+                for name in ready[: 2 - len(making)]:
+                    before = dict(ChainMap(*(made[other] for other in needs[name])))
+                    making[pool.submit(groups[name].features, past, before)] = name
+                    left.remove(name)
+                assert making, f"{left} build on a group that is none, or on each other"
+                for future in wait(making, return_when=FIRST_COMPLETED).done:
+                    name = making.pop(future)
+                    made[name] = future.result()
+                    done.update()
+                    if made[name]:
+                        report(name, groups[name].ABOUT)
+        return {name: feature for group in groups for name, feature in made[group].items()}
     finally:
         past.is_wanted = False  # so that after an error or Ctrl-C they end soon
         pool.shutdown(cancel_futures=True)
@@ -93,24 +93,18 @@ def make_features(past, report):
 
 def encode_source(raw, last_day, args, report):
     """{file name: content} of every pickle, of what read_source gives up to a day. InputError."""
-    log = dict(raw["log"])
-    dates = distinct(log["date_"])
-    today = int(np.searchsorted(dates, last_day)) + 1  # days are counted, whatever their numbers
-    users, feeds = every_id(raw)
-    n_unknown = int((rows_of(log["feedid"], np.sort(raw["feeds"]["feedid"])) == 0).sum())
-    use = log["date_"] <= last_day
+    log = raw["log"]
+    users, feeds, dates = raw["users"], raw["feed_ids"], raw["dates"]
+    today = int(np.searchsorted(dates, last_day)) + 1
+    listed = np.isin(feeds, raw["feeds"]["feedid"])
+    n_unknown = int((~np.insert(listed, 0, False))[log["feed"]].sum())
+    use = log["day"] <= today
     tests = raw["tests"] if use.all() else {}  # or they would not see the rows that are left out
     truth = raw["truth"]
     if not use.all():
         log, truth = ({name: c[use] for name, c in columns.items()} for columns in (log, truth))
-    log = {
-        "user": rows_of(log.pop("userid"), users),
-        "feed": rows_of(log.pop("feedid"), feeds),
-        "day": rows_of(log.pop("date_"), dates),
-        **log,
-    }
     train = log["day"] < today + args.final
-    made = make_features(known_past(raw, log, train, tests, users, feeds, args), report)
+    made = make_features(known_past(raw, log, train, tests, args), report)
 
     files = tables_of(made, users, feeds)
     known = {f.vocabulary: f.known for f in made.values() if f.vocabulary is not None}
@@ -219,7 +213,8 @@ def run(args, out):
     source = find_source(args.source)
     report = Report()
     raw = read_source(source, report)
-    dates = distinct(raw["log"]["date_"]).tolist()
+    number(raw)
+    dates = raw["dates"].tolist()
     last_day = dates[-1] if args.valid_day is None else args.valid_day
     if not args.final and last_day not in dates[1:]:
         raise InputError(

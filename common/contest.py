@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from functools import partial
 
+from common.blocks import in_threads
 from common.columns import (
     ACTIONS,
     EVERY_ACTION,
@@ -166,30 +167,41 @@ def read_embeddings(file, place):
             raise InputError(
                 f"{place}: the header must be {','.join(FEED_EMBEDDINGS)}: restore it."
             )
-        line = 2
-        width = 0
-        ids = []
-        vectors = []
-        while block := file.read(1 << 20) + file.readline():
-            width = width or max(2, len(block.partition(b"\n")[0].replace(b",", b" ").split()))
-            n_lines = block.rstrip().count(b"\n") + 1
-            numbers = parse_embeddings(block, n_lines, width)
-            if numbers is None:
-                rows = enumerate(block.split(b"\n"))
-                wrong = next((n for n, row in rows if parse_embeddings(row, 1, width) is None), 0)
-                what = f"not an id and {width - 1} finite numbers: get the file again"
-                raise InputError(f"{place}, line {line + wrong}: {what}.")
-            ids.append(numbers[:, 0].astype(np.int64))
-            vectors.append(numbers[:, 1:].astype(np.float32))
-            line += n_lines
-    if not ids:
+        parse = partial(embeddings_of, place)
+        parts = [*in_threads(2, parse, blocks_of_embeddings(file))]
+    if not parts:
         raise InputError(f"{place} has no rows: get the file again, or remove it.")
-    ids = np.concatenate(ids)
+    ids, vectors = map(np.concatenate, zip(*parts, strict=True))
     again = repeated(ids)
     if again is not None:
         feed = f"feed {ids[again]} is listed twice"
         raise InputError(f"{place}, line {again + 2}: {feed}: keep one line.")
-    return ids, np.concatenate(vectors)
+    return ids, vectors
+
+
+def blocks_of_embeddings(file):
+    """(line, block, lines, width) of an open file behind its header, 4 MiB at a time.
+
+    line: the number of the block's first one; width: numbers a line, of the file's first one.
+    """
+    line = 2
+    width = 0
+    while block := file.read(1 << 22) + file.readline():
+        width = width or max(2, len(block.partition(b"\n")[0].replace(b",", b" ").split()))
+        n_lines = block.rstrip().count(b"\n") + 1
+        yield line, block, n_lines, width
+        line += n_lines
+
+
+def embeddings_of(place, line, block, n_lines, width):
+    """Ids, int64 (lines,), and vectors, float32 (lines, width - 1). Raises InputError."""
+    numbers = parse_embeddings(block, n_lines, width)
+    if numbers is None:
+        rows = enumerate(block.split(b"\n"))
+        wrong = next((n for n, row in rows if parse_embeddings(row, 1, width) is None), 0)
+        what = f"not an id and {width - 1} finite numbers: get the file again"
+        raise InputError(f"{place}, line {line + wrong}: {what}.")
+    return numbers[:, 0].astype(np.int64), numbers[:, 1:].astype(np.float32)
 
 
 def parse_embeddings(block, n_lines, width):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 
+from common.blocks import blocks_of, in_threads
 from common.columns import FEED_IDS
 from common.command import InputError, bar
 from common.source import Source, unpacking
@@ -16,7 +17,6 @@ import numpy as np
 
 LARGEST_ID = 2**31 - 1
 MISSING = -1  # an id that the CSV leaves empty
-CHUNK = 1 << 18  # rows at a time
 NO_SEPARATORS = bytes(set(range(256)) - set(b',\n"'))
 
 
@@ -27,16 +27,22 @@ def read_columns(source, name, columns, optional=(), text=(), real=(), within=No
     may be absent. within: {column: (low, high)} for whole numbers that have bounds; they are uint8,
     int32 or int64, whichever holds them. Raises InputError naming file, row and column.
     """
-    parts = {}
+    found = {}
     for chunk in read_chunks(source, name, columns, optional, text, real, within):
         for column, values in chunk.items():
-            parts.setdefault(column, []).append(values)
-    found = {column: np.concatenate(parts.pop(column)) for column in list(parts)}
-    return {name: array.tolist() if name in text else array for name, array in found.items()}
+            if column not in found:
+                found[column] = values.tolist() if column in text else values.copy()
+            elif column in text:
+                found[column] += values.tolist()
+            else:  # where it lies, so that there is never a column twice
+                n = len(found[column])
+                found[column].resize(n + len(values), refcheck=False)
+                found[column][n:] = values
+    return found
 
 
 def read_chunks(source, name, columns, optional=(), text=(), real=(), within=None):
-    """What `read_columns` gives, CHUNK rows at a time; an error may come after some of them."""
+    """What `read_columns` gives, some rows at a time; an error may come after some of them."""
     import pandas as pd
 
     place = source.path / name
@@ -45,22 +51,22 @@ def read_chunks(source, name, columns, optional=(), text=(), real=(), within=Non
     columns = present(columns, header, optional, place)
     reader = Reader(source, name, header, columns, text, real, within or {})
     n_rows = 0
+    n_chunks = 0
     try:
         for chunk in reader.chunks():
+            n_chunks += 1
             n_rows += len(chunk[columns[0]])
             yield chunk
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        if "Calling read" in str(error):  # what pandas may make of a Ctrl-C that comes meanwhile
-            raise KeyboardInterrupt from None
         reader.refuse_bad_rows()
         reason = str(error).strip()
         raise InputError(f"{place} cannot be parsed ({reason}): get the file again.") from None
     except (ValueError, OverflowError):  # a value that is not what its column holds: look for it
         reader.refuse_bad_rows()
-        for chunk in islice(reader.chunks(strictly=True), n_rows // CHUNK, None):
+        for chunk in islice(reader.chunks(strictly=True), n_chunks, None):
             n_rows += len(chunk[columns[0]])
             yield chunk
-    if reader.suspect or reader.cut_off:
+    if reader.suspect:
         reader.refuse_bad_rows()
     if not n_rows:
         raise InputError(f"{place} has no rows: get the file again.")
@@ -102,7 +108,7 @@ def read_header(file, place):
 
 @dataclass
 class Reader:
-    """A reading of a CSV by pandas, a chunk at a time, so that little is wider than it must be."""
+    """A reading of a CSV by pandas, a block at a time, so that little is wider than it must be."""
 
     source: Source
     name: str
@@ -112,30 +118,42 @@ class Reader:
     real: tuple
     within: dict
     suspect: bool = False  # whether rows may be bad
-    cut_off: bool = False  # whether the last row has no end
+    last: str = ""  # the line that was noted last
 
     def chunks(self, strictly=False):
-        """{column: array} of CHUNK rows at a time. Raises ValueError, strictly InputError."""
-        import pandas as pd
-
+        """{column: array} of a block at a time. Raises ValueError, strictly InputError."""
         may_be_empty = (*self.real, *(c for c in FEED_IDS if c in self.within))
         kinds = {c: np.float64 if c in may_be_empty else np.int64 for c in self.columns}
         kinds |= {column: str for column in self.columns if strictly or column in self.text}
-        options = {"header": 0, "names": self.header, "usecols": self.columns, "index_col": False}
-        options |= {"encoding": "utf-8-sig", "encoding_errors": "replace", "chunksize": CHUNK}
         place = self.source.path / self.name
+        n_rows = 0
         with (
-            np.errstate(invalid="ignore"),  # inf is no whole number, and a sentence says so
             self.source.open(self.name) as file,
+            unpacking(place),
             bar(f"reading {self.name}", size=self.source.size(self.name)) as done,
         ):
-            watched = Watched(file, done, len(self.header))
-            try:
-                with unpacking(place), pd.read_csv(watched, dtype=kinds, **options) as chunks:
-                    for chunk in chunks:
-                        yield {c: self.checked(chunk[c], c, strictly) for c in self.columns}
-            finally:  # also where a short last row lacks a whole number
-                self.suspect, self.cut_off = watched.suspect, watched.is_cut_off()
+            first = file.readline()
+            done.update(len(first))
+            blocks = ((first, block, kinds) for block in blocks_of(file, first, done))
+            for rows in in_threads(1 if self.text else 2, self.parsed, blocks):
+                rows.index += n_rows
+                n_rows += len(rows)
+                yield {c: self.checked(rows[c], c, strictly) for c in self.columns}
+
+    def parsed(self, first, block, kinds):
+        """The columns of a block of lines; first: that of the file, the header."""
+        import pandas as pd
+
+        line = b"," * (len(self.header) - 1) + b"\n"
+        separators = block.translate(None, NO_SEPARATORS)
+        separators += b"" if block.endswith(b"\n") or not block else b"\n"
+        if separators != line * (len(separators) // len(line)):
+            self.suspect = True  # a line has more or fewer fields, or a quote
+        options = {"header": 0, "names": self.header, "usecols": self.columns, "index_col": False}
+        options |= {"encoding": "utf-8-sig", "encoding_errors": "replace", "dtype": kinds}
+        options["na_filter"] = {*kinds.values()} != {np.int64}  # whose words are never missing
+        with np.errstate(invalid="ignore"):  # inf is no whole number, and a sentence says so
+            return pd.read_csv(io.BytesIO(first + block), **options)
 
     def checked(self, values, column, strictly):
         """A chunk's column as an array. ValueError for a wrong value, strictly InputError."""
@@ -173,6 +191,10 @@ class Reader:
             raise InputError(f"{line}, column {column}: {given} is not {expected}: mend the line.")
         return numbers if real else numbers.fillna(MISSING).astype(np.int64)
 
+    def noted(self, lines):
+        for self.last in lines:
+            yield self.last
+
     def refuse_bad_rows(self):
         """Raise InputError for a row that is too long, or whose field goes on over the next line.
 
@@ -182,7 +204,8 @@ class Reader:
         place = self.source.path / self.name
         width = len(self.header)
         with self.source.open(self.name) as file, unpacking(place):
-            rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", "replace", newline=""))
+            lines = io.TextIOWrapper(file, "utf-8-sig", "replace", newline="")
+            rows = csv.reader(self.noted(lines))
             try:
                 for row in rows:
                     line = f"{place}, line {rows.line_num}"
@@ -191,44 +214,12 @@ class Reader:
                     if len(row) > width and any(row[width:]):
                         length = f"it has {len(row)} fields and the header {width}"
                         raise InputError(f"{line}: {length}: mend or remove the line.")
-                if self.cut_off and len(row) < width and any(map(str.strip, row)):
+                if self.last[-1:] not in "\r\n" and len(row) < width and any(map(str.strip, row)):
                     length = f"it has {len(row)} fields and the header {width}"
                     raise InputError(f"{line}: {length}: get the file again, or mend the line.")
             except csv.Error as error:
                 line = f"{place}, line {rows.line_num}"
                 raise InputError(f"{line} cannot be parsed ({error}): mend the line.") from None
-
-
-class Watched:
-    """A binary file whose reads move a bar; `suspect` if a line lacks fields or holds a quote.
-
-    It has no read1, which pandas would prefer to read and which would pass the bar by.
-    """
-
-    def __init__(self, file, done, width):
-        self.file = file
-        self.done = done
-        self.suspect = False
-        self.line = b"," * (width - 1) + b"\n"  # the separators of a line
-        self.begun = b""  # those of the line that is not read to its end
-        self.last = b"\n"  # the byte that was read last
-
-    def read(self, size=-1):
-        block = self.file.read(size)
-        self.done.update(len(block))
-        separators = self.begun + block.translate(None, NO_SEPARATORS)
-        lines = len(separators) // len(self.line)
-        self.suspect = self.suspect or not (self.line * (lines + 1)).startswith(separators)
-        self.begun = separators[lines * len(self.line) :]
-        self.last = block[-1:] or self.last
-        return block
-
-    def is_cut_off(self):
-        """Whether the last line lacks its end and separators, as where a download ended."""
-        return self.last != b"\n" and (self.suspect or self.begun != self.line[:-1])
-
-    def __iter__(self):  # pandas asks for it, and does not use it
-        return iter(self.file)
 
 
 def narrowed(values, bounds):
@@ -238,8 +229,9 @@ def narrowed(values, bounds):
             raise ValueError
         return values
     low, high = bounds
-    kind = np.uint8 if high < 256 else np.int32 if high <= LARGEST_ID else np.int64
-    narrow = values.astype(kind)
-    if ((values != narrow) | (values < low) | (values > high)).any():
+    if not (low <= values.min(initial=low) and values.max(initial=low) <= high):  # or a NaN
+        raise ValueError
+    narrow = values.astype(np.uint8 if high < 256 else np.int32 if high <= LARGEST_ID else np.int64)
+    if values.dtype.kind == "f" and (values != narrow).any():
         raise ValueError
     return narrow

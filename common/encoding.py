@@ -1,12 +1,32 @@
-"""The pickles of one run of get_data.py: users, feeds, interactions and what describes them."""
+"""From raw ids to the pickles of a run: users, feeds, interactions and what describes them."""
 
 from common.columns import EVERY_ACTION, FINAL_ROUND_WEIGHTS, OTHER_ACTIONS, TASK_WEIGHTS
 from common.command import InputError
 from common.csvs import MISSING
-from common.features.ids import encode, rows_of
+from common.features.ids import distinct, encode, rows_of
 from common.pickles import FIRST, VERSION, stamp_of
 
 import numpy as np
+
+
+def number(raw):
+    """Give users and feeds rows of tables and days numbers, in place of ids and dates of the log.
+
+    The ids of all that any file names become raw["users"] and raw["feed_ids"], the dates
+    raw["dates"]: int64, sorted. Rows and days count from 1. Raw ids are not kept beside them.
+    """
+    log = raw["log"]
+    others = [*raw["tests"].values()] + ([raw["labelled"]] if "labelled" in raw else [])
+    users, feeds = ([distinct(rows[n]) for rows in (log, *others)] for n in ("userid", "feedid"))
+    raw["users"] = np.unique(np.concatenate(users))
+    raw["feed_ids"] = np.unique(np.concatenate([*feeds, raw["feeds"]["feedid"]]))
+    raw["dates"] = distinct(log["date_"])  # whatever the numbers of the days are
+    raw["log"] = {
+        "user": rows_of(log.pop("userid"), raw["users"]),
+        "feed": rows_of(log.pop("feedid"), raw["feed_ids"]),
+        "day": rows_of(log.pop("date_"), raw["dates"]),
+        **log,
+    }
 
 
 def tables_of(made, users, feeds):

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from common import csvs, lines
+from common import blocks, lines
 from common.columns import ACTIONS, FEED_IDS, KEYWORD_LISTS, TAG_LISTS
 from common.command import InputError
 from common.contest import MIN_WEIGHT, parse_list
@@ -83,11 +83,11 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize("chunk", [1, 3, csvs.CHUNK])
+@pytest.mark.parametrize("block", [1, 40, blocks.BLOCK])
 @pytest.mark.parametrize("kind", SAME)
-def test_what_says_the_same_in_another_way_is_read_the_same(source, monkeypatch, kind, chunk):
+def test_what_says_the_same_in_another_way_is_read_the_same(source, monkeypatch, kind, block):
     expected = contents(source)
-    monkeypatch.setattr(csvs, "CHUNK", chunk)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     for seed, (name, text) in enumerate(TABLES.items()):
         content = SAME[kind](text, np.random.default_rng(seed))
         assert content != text
@@ -203,10 +203,10 @@ DAMAGE |= {f"words of {key}": [*wrong_words(*key, RNG(0))] for key in WORDS}
 DAMAGE |= {f"lines {seed}": [*damaged_lines(RNG(seed))] for seed in range(4)}
 
 
-@pytest.mark.parametrize("chunk", [1, 2, csvs.CHUNK])
+@pytest.mark.parametrize("block", [1, 60, blocks.BLOCK])
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_what_is_damaged_is_refused_and_its_place_is_named(source, monkeypatch, kind, chunk):
-    monkeypatch.setattr(csvs, "CHUNK", chunk)
+def test_what_is_damaged_is_refused_and_its_place_is_named(source, monkeypatch, kind, block):
+    monkeypatch.setattr(blocks, "BLOCK", block)
     for name, content, told in DAMAGE[kind]:
         told = f"{name}, {told}" if told.startswith("line ") else told
         assert told in refusal(source, **{name: content})
@@ -267,8 +267,8 @@ def slowly_read(path, columns):
 
 
 @FUZZ
-@given(st.sampled_from([*FILES]), st.lists(SPLICES, min_size=1, max_size=3), st.integers(1, 5))
-def test_a_file_damaged_at_random_is_read_as_it_stands_or_refused(source, name, splices, chunk):
+@given(st.sampled_from([*FILES]), st.lists(SPLICES, min_size=1, max_size=3), st.integers(1, 200))
+def test_a_file_damaged_at_random_is_read_as_it_stands_or_refused(source, name, splices, block):
     text = FILES[name]
     for where, n_lost, piece in splices:
         start = int(where * len(text))
@@ -276,7 +276,7 @@ def test_a_file_damaged_at_random_is_read_as_it_stands_or_refused(source, name, 
     path = source / name
     path.write_bytes(text.encode("utf-8", "replace"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csvs, "CHUNK", chunk)
+        patch.setattr(blocks, "BLOCK", block)
         try:
             raw = contents(source)
             if table := {"user_action": raw["log"], **raw["tests"]}.get(path.stem):

@@ -11,7 +11,7 @@ from common import features
 from common.contract import load
 from common.csvs import LARGEST_ID, MISSING
 from common.embedding import LookUp
-from common.features import Feature, content, cooccurrence, exposures, history, taste, watch_time
+from common.features import Feature, cooccurrence, embedding, exposures, history, taste, watch_time
 from common.features.ids import distinct, encode, rows_of, vocabulary
 from common.features.past import Past, RunningSums, shared_property, watch_times
 from common.pickles import OTHER, PADDING
@@ -244,11 +244,11 @@ def test_the_pca_is_that_of_scikit_learn_signs_included():
     expected = np.zeros((300, 32))
     expected[rows] = fitted.transform(full) / np.sqrt(fitted.explained_variance_[0])
     expected[0] = 0
-    found = content.reduce_embeddings(full.astype(np.float32), rows, seen)
+    found = embedding.reduce_embeddings(full.astype(np.float32), rows, seen)
     np.testing.assert_allclose(found, expected, atol=5e-3)
     for n_seen, width in ((0, 0), (1, 0), (2, 2), (40, 32)):  # one feed differs from none
         few = np.isin(np.arange(300), np.arange(1, n_seen + 1))
-        assert content.reduce_embeddings(full, rows, few).shape == (300, width)
+        assert embedding.reduce_embeddings(full, rows, few).shape == (300, width)
 
 
 IDS = st.just(MISSING) | st.integers(0, 50) | st.integers(0, LARGEST_ID)

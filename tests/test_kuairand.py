@@ -6,7 +6,7 @@ The real one is the folder that the environment variable KUAIRAND names.
 import re
 
 import get_data
-from common import csvs
+from common import blocks
 from common.command import InputError
 from common.contract import load
 from data import kuairand
@@ -242,7 +242,7 @@ def test_logs_in_parts_and_runs_come_out_as_one_sorted_table_would(
     version, n_parts, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(kuairand, "RUN", 700)  # rows
-    monkeypatch.setattr(csvs, "CHUNK", 256)
+    monkeypatch.setattr(blocks, "BLOCK", 9000)
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / VIDEOS.replace("pure", version)).write_text(FILES[VIDEOS])

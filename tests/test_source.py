@@ -6,10 +6,10 @@ import shutil
 import signal
 import threading
 import zipfile
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from types import SimpleNamespace
 
-from common import csvs
+from common import blocks, csvs
 from common.columns import ACTIONS
 from common.command import InputError
 from common.contest import read_embeddings, read_log, read_source, read_truth
@@ -207,15 +207,19 @@ def test_a_bar_moves_by_every_byte_and_ctrl_c_in_it_is_no_broken_file(
         signal.signal(signal.SIGINT, before)
 
 
-def test_lines_of_another_number_of_fields_are_noticed_wherever_blocks_end():
+def test_lines_of_another_number_of_fields_are_noticed_wherever_blocks_end(tmp_path, monkeypatch):
     right = "a,b\n1,2\n3,4\n", "a,b\r\n1,2\r\n3,4"
     wrong = "a,b\n1,2\n3,4,5\n", "a,b\n1\n3,4,5\n", 'a,b\n"1,2",3\n'
     for text in right + wrong:
+        (tmp_path / "a.csv").write_bytes(text.encode())
         for size in range(1, len(text) + 1):
-            file = csvs.Watched(io.BytesIO(text.encode()), SimpleNamespace(update=int), 2)
-            while file.read(size):
-                pass
-            assert file.suspect == (text in wrong), (text, size)
+            monkeypatch.setattr(blocks, "BLOCK", size)
+            about = (Source(tmp_path), "a.csv", ["a", "b"], ["a"], (), (), {})
+            reader = csvs.Reader(*about)
+            with suppress(ValueError):
+                for _ in reader.chunks():
+                    pass
+            assert reader.suspect == (text in wrong), (text, size)
 
 
 def test_a_download_that_ended_early_is_refused_or_lacks_whole_lines_alone(source):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-GROUPS = ("content", "cooccurrence", "history", "watch_time", "taste", "exposures")
+GROUPS = ("content", "embedding", "cooccurrence", "history", "watch_time", "taste", "exposures")
 
 
 @dataclass

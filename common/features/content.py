@@ -1,8 +1,7 @@
-"""What users, feeds and devices are: ids, lists of tags and keywords, length, embedding.
+"""What users, feeds and devices are: ids, lists of tags and keywords, length.
 
 An id has a code of its own if at least `min_count` training rows have it. The length of a video is
-log(1 + seconds) in standard deviations. A feed's embedding is reduced by PCA, fitted on the feeds
-of the training rows, and divided by the deviation of its first component.
+log(1 + seconds) in standard deviations.
 """
 
 from common.columns import FEED_IDS, KEYWORD_LISTS, TAG_LISTS
@@ -13,20 +12,14 @@ from common.pickles import OTHER
 
 import numpy as np
 
-ABOUT = "ids, lists, lengths and embeddings"
-WIDTH = 32  # components kept of the 512 numbers of a feed embedding
+ABOUT = "ids, lists and lengths"
 LISTS = {"tag": TAG_LISTS, "keyword": KEYWORD_LISTS}  # vocabulary: the lists that share it
 
 
 def features(past, made):
     found = ids_of_users_and_devices(past) | ids_of_feeds(past) | lists_of_feeds(past)
-    seconds = {"kind": "dense", "table": "feed", "daily": False, "default": False}
-    found["videoplayseconds"] = Feature(values=past.lengths[:, None], **seconds)
-    if past.embeddings is not None:
-        ids, vectors = past.embeddings
-        reduced = reduce_embeddings(vectors, rows_of(ids, past.feed_ids), past.feed_rows > 0)
-        if reduced.size:  # else fewer than two feeds of the training rows have one
-            found["feed_embedding"] = Feature(values=reduced, **seconds)
+    about = {"daily": False, "default": False}
+    found["videoplayseconds"] = Feature("dense", "feed", past.lengths[:, None], **about)
     return found
 
 
@@ -79,34 +72,3 @@ def lists_of_feeds(past):
             manual = name.startswith("manual")
             found[name] = Feature("list", "feed", column, subject, known, default=manual)
     return found
-
-
-def reduce_embeddings(embeddings, rows, seen):
-    """PCA of the embeddings (n, 512), fitted on feeds seen in training: float32 (feeds, WIDTH).
-
-    rows: of each embedding in the feeds' table, 0 to leave it out. seen: bool (feeds,). Feeds
-    without an embedding get zeros.
-    """
-    fitted_on = embeddings[seen[rows]]
-    width = min(WIDTH, *fitted_on.shape) if len(fitted_on) > 1 else 0  # one feed differs from none
-    reduced = np.zeros((len(seen), width), np.float32)
-    if width:
-        axes, mean, deviation = principal_axes(fitted_on, width)
-        reduced[rows] = (embeddings @ axes.T - mean @ axes.T) / deviation
-        reduced[0] = 0
-    return reduced
-
-
-def principal_axes(vectors, n):
-    """PCA of vectors (rows, dim): n axes (n, dim), the mean (dim,), the deviation along the first.
-
-    The sign of an axis is that in which its largest part is positive. It is written out, since
-    importing scikit-learn takes longer.
-    """
-    mean = vectors.mean(axis=0)
-    covariance = vectors.T @ vectors - len(vectors) * mean[:, None] * mean
-    variances, axes = np.linalg.eigh(covariance / (len(vectors) - 1))  # the smallest first
-    axes = axes.T[::-1]
-    largest = np.abs(axes).argmax(axis=1)
-    axes = axes * np.sign(axes[np.arange(len(axes)), largest])[:, None]
-    return axes[:n], mean, np.sqrt(max(variances[-1], 1e-12))

@@ -15,7 +15,7 @@ from common.features.ids import distinct
 import numpy as np
 
 ABOUT = "of users and feeds by who saw what, for want of feed embeddings"
-BUILDS_ON = ("content",)
+BUILDS_ON = ("embedding",)
 WIDTH = 32
 
 

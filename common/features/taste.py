@@ -15,7 +15,7 @@ from common.features.past import SMOOTHING, RunningSums, smoothed_rates
 import numpy as np
 
 ABOUT = "of users for feed embeddings over strictly earlier days"
-BUILDS_ON = ("content",)
+BUILDS_ON = ("embedding",)
 BLOCK = 1024  # users whose numbers stay in the processor's cache
 
 
