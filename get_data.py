@@ -21,7 +21,7 @@ from common import features
 from common.columns import EVERY_ACTION
 from common.command import InputError, Parser, Report, bar, user_errors
 from common.contest import read_source
-from common.encoding import describe, interactions, labelled_rows, number, tables_of, test_rows
+from common.encoding import describe, interactions, labelled_rows, replace_ids, tables_of, test_rows
 from common.features.ids import rows_of
 from common.features.past import Past
 from common.pickles import FIRST, VERSION, read, write_all
@@ -60,8 +60,8 @@ def known_past(raw, log, train, tests, args):
 def make_features(past, report):
     """{name: Feature} of all groups, a line of the report each.
 
-    Two are made at a time. First come those that others build on, as soon as it can be who builds
-    on them, and then the rest.
+    Two are made at a time: first those that others build on, then, as soon as these are made, the
+    others that build on them, and in between and at last the rest.
     """
     groups = {name: import_module(f"common.features.{name}") for name in features.GROUPS}
     needs = {name: set(getattr(group, "BUILDS_ON", ())) for name, group in groups.items()}
@@ -78,7 +78,8 @@ def make_features(past, report):
                     before = dict(ChainMap(*(made[other] for other in needs[name])))
                     making[pool.submit(groups[name].features, past, before)] = name
                     left.remove(name)
-                assert making, f"{left} build on a group that is none, or on each other"
+                if not making:
+                    raise ValueError(f"{left} build on a group that is none, or on each other")
                 for future in wait(making, return_when=FIRST_COMPLETED).done:
                     name = making.pop(future)
                     made[name] = future.result()
@@ -92,7 +93,7 @@ def make_features(past, report):
 
 
 def encode_source(raw, last_day, args, report):
-    """{file name: content} of every pickle, of what read_source gives up to a day. InputError."""
+    """{file name: content} of every pickle, up to a day of what `replace_ids` left. InputError."""
     log = raw["log"]
     users, feeds, dates = raw["users"], raw["feed_ids"], raw["dates"]
     today = int(np.searchsorted(dates, last_day)) + 1
@@ -213,7 +214,7 @@ def run(args, out):
     source = find_source(args.source)
     report = Report()
     raw = read_source(source, report)
-    number(raw)
+    replace_ids(raw)
     dates = raw["dates"].tolist()
     last_day = dates[-1] if args.valid_day is None else args.valid_day
     if not args.final and last_day not in dates[1:]:

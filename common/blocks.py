@@ -1,24 +1,33 @@
 """Files of lines a block at a time, and threads that work on the next blocks."""
 
+import re
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
+from common.source import unpacking
+
 BLOCK = 1 << 24  # bytes
+EMBEDDED = 1 << 22  # of embeddings, whose numbers take more room than their text
 
 
-def blocks_of(file, first, done):
-    """The lines of a binary file behind its first one, about BLOCK bytes at a time; one at least.
+def blocks_of(file, place, done):
+    """(first line, block) of a binary file, about BLOCK bytes of the lines behind the first each.
 
-    done: a bar that they move. Where other characters than line feeds end lines it is all one.
+    One at least, which may be empty. place: named where the file cannot be unpacked, an InputError.
+    done: a bar that the bytes move.
     """
-    size = BLOCK if first[:-2].count(b"\r") == 0 else -1
-    block = file.read(size) + file.readline()
-    while True:
-        done.update(len(block))
-        yield block
-        block = file.read(size) + file.readline()
-        if not block:
-            return
+    with unpacking(place):
+        begun = file.readline()  # where no line feeds end lines it is the whole file
+        end = re.search(rb"\r\n?|\n|\Z", begun).end()
+        first = begun[:end]
+        done.update(end)
+        block = begun[end:] + file.read(BLOCK) + file.readline()
+        while True:
+            done.update(len(block))
+            yield first, block
+            block = file.read(BLOCK) + file.readline()
+            if not block:
+                return
 
 
 def in_threads(n, function, items):

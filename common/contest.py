@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from functools import partial
 
-from common.blocks import in_threads
+from common.blocks import EMBEDDED, in_threads
 from common.columns import (
     ACTIONS,
     EVERY_ACTION,
@@ -163,12 +163,11 @@ class Ids(dict):
 def read_embeddings(file, place):
     """Feed ids, int64 (feeds,), and embeddings, float32 (feeds, 512), of an open file."""
     with unpacking(place):
-        if tuple(read_header(file, place)) != FEED_EMBEDDINGS:
-            raise InputError(
-                f"{place}: the header must be {','.join(FEED_EMBEDDINGS)}: restore it."
-            )
-        parse = partial(embeddings_of, place)
-        parts = [*in_threads(2, parse, blocks_of_embeddings(file))]
+        header = tuple(read_header(file, place))
+    if header != FEED_EMBEDDINGS:
+        raise InputError(f"{place}: the header must be {','.join(FEED_EMBEDDINGS)}: restore it.")
+    blocks = blocks_of_embeddings(file, place)
+    parts = [*in_threads(2, partial(embeddings_of, place), blocks)]
     if not parts:
         raise InputError(f"{place} has no rows: get the file again, or remove it.")
     ids, vectors = map(np.concatenate, zip(*parts, strict=True))
@@ -179,18 +178,19 @@ def read_embeddings(file, place):
     return ids, vectors
 
 
-def blocks_of_embeddings(file):
-    """(line, block, lines, width) of an open file behind its header, 4 MiB at a time.
+def blocks_of_embeddings(file, place):
+    """(line, block, lines, width) of an open file behind its header, EMBEDDED bytes at a time.
 
     line: the number of the block's first one; width: numbers a line, of the file's first one.
     """
     line = 2
     width = 0
-    while block := file.read(1 << 22) + file.readline():
-        width = width or max(2, len(block.partition(b"\n")[0].replace(b",", b" ").split()))
-        n_lines = block.rstrip().count(b"\n") + 1
-        yield line, block, n_lines, width
-        line += n_lines
+    with unpacking(place):
+        while block := file.read(EMBEDDED) + file.readline():
+            width = width or max(2, len(block.partition(b"\n")[0].replace(b",", b" ").split()))
+            n_lines = block.rstrip().count(b"\n") + 1
+            yield line, block, n_lines, width
+            line += n_lines
 
 
 def embeddings_of(place, line, block, n_lines, width):

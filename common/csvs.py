@@ -6,6 +6,7 @@ import re
 import reprlib
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from itertools import islice
 
 from common.blocks import blocks_of, in_threads
@@ -125,23 +126,20 @@ class Reader:
         may_be_empty = (*self.real, *(c for c in FEED_IDS if c in self.within))
         kinds = {c: np.float64 if c in may_be_empty else np.int64 for c in self.columns}
         kinds |= {column: str for column in self.columns if strictly or column in self.text}
-        place = self.source.path / self.name
+        n_threads = 1 if self.text else 2  # two would wait for each other as they make strings
         n_rows = 0
         with (
             self.source.open(self.name) as file,
-            unpacking(place),
             bar(f"reading {self.name}", size=self.source.size(self.name)) as done,
         ):
-            first = file.readline()
-            done.update(len(first))
-            blocks = ((first, block, kinds) for block in blocks_of(file, first, done))
-            for rows in in_threads(1 if self.text else 2, self.parsed, blocks):
+            blocks = blocks_of(file, self.source.path / self.name, done)
+            for rows in in_threads(n_threads, partial(self.parsed, kinds), blocks):
                 rows.index += n_rows
                 n_rows += len(rows)
                 yield {c: self.checked(rows[c], c, strictly) for c in self.columns}
 
-    def parsed(self, first, block, kinds):
-        """The columns of a block of lines; first: that of the file, the header."""
+    def parsed(self, kinds, first, block):
+        """The columns of a block of lines; first: the line of the header."""
         import pandas as pd
 
         line = b"," * (len(self.header) - 1) + b"\n"
@@ -192,6 +190,7 @@ class Reader:
         return numbers if real else numbers.fillna(MISSING).astype(np.int64)
 
     def noted(self, lines):
+        """The lines, of which `last` is the one that was given last."""
         for self.last in lines:
             yield self.last
 

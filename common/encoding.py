@@ -9,7 +9,7 @@ from common.pickles import FIRST, VERSION, stamp_of
 import numpy as np
 
 
-def number(raw):
+def replace_ids(raw):
     """Give users and feeds rows of tables and days numbers, in place of ids and dates of the log.
 
     The ids of all that any file names become raw["users"] and raw["feed_ids"], the dates

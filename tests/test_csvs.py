@@ -65,6 +65,7 @@ def dressed_header(text, rng):
     return ",".join(str(rng.choice(dresses)).format(n) for n in header.split(",")) + " \n" + rest
 
 
+ENDS = ["\n", "\r\n", "\r"]
 BLANK = ["\n", "\n\n", "\n  \n", "\n\n \n"]
 FLOATS = [r"\1.0,+\2,", r"0\1,\2.000,", r" \1, \2 ,", r"\1e0,\2.,"]
 CHINESE = ["描述", "歌手", "作者"], [["一二", "", "五"]] * 8
@@ -74,6 +75,9 @@ SAME = {
     "columns in GBK": lambda text, rng: shuffled(text, *CHINESE, rng).encode("gbk"),
     "long texts": lambda text, rng: shuffled(text, ["x"], [["x" * 5000], [" " * 5000]] * 4, rng),
     "Windows": lambda text, rng: text.replace("\n", "\r\n"),
+    "Windows twice": lambda text, rng: text.replace("\n", "\r\r\n"),
+    "an old Mac": lambda text, rng: text.replace("\n", "\r"),
+    "several systems": lambda text, rng: re.sub("\n", lambda _: str(rng.choice(ENDS)), text),
     "no line break at the end": lambda text, rng: text[:-1],
     "quotes": lambda text, rng: text_of(rows_of(text), quoting=csv.QUOTE_ALL),
     "commas after rows": lambda text, rng: re.sub(r"(?<=\n)(.+)", r"\1,,,", text),
@@ -131,7 +135,9 @@ def damaged_lines(rng):
     n = lines[0].count(",") + 1
     longer = [line + ",1" * (row == second) for row, line in enumerate(lines)]
     told = f"line {second + 1}: it has {n + 1} fields and the header {n}"
-    yield name, "\n".join(longer), told
+    for end in ENDS:
+        yield name, end.join(longer), told
+        yield name, longer[0] + end + "\r".join(longer[1:]), told
     longer[first] = longer[first].rpartition(",")[0]  # pandas tells a long line by its commas
     yield name, "\n".join(longer), told
     for rows in ([first], [first, second], [second]):

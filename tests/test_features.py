@@ -301,6 +301,17 @@ def test_ctrl_c_ends_the_groups_that_are_being_made(monkeypatch):
     assert not ended and not any("ThreadPool" in t.name for t in threading.enumerate())
 
 
+@pytest.mark.parametrize("others", [("none",), ("toy",)])
+def test_a_group_that_can_never_be_made_is_an_error(monkeypatch, others):
+    def toy(past, made):
+        return {}
+
+    monkeypatch.setattr(features, "GROUPS", ())
+    group_of(toy, monkeypatch, BUILDS_ON=others)
+    with pytest.raises(ValueError, match="toy"):
+        get_data.make_features(past_of(), lambda *about: None)
+
+
 def test_what_two_groups_ask_for_at_a_time_is_made_once(monkeypatch):
     def slowly(past):
         made.append(past)

@@ -9,7 +9,7 @@ import zipfile
 from contextlib import nullcontext, suppress
 from types import SimpleNamespace
 
-from common import blocks, csvs
+from common import blocks, contest, csvs
 from common.columns import ACTIONS
 from common.command import InputError
 from common.contest import read_embeddings, read_log, read_source, read_truth
@@ -140,7 +140,8 @@ def test_a_zip_with_two_files_of_a_name_or_a_password_is_refused(tmp_path, name)
     assert "password" in refusal(path)
 
 
-def test_embeddings_of_several_blocks_are_what_was_written_and_a_wrong_line_is_named():
+def test_embeddings_of_several_blocks_are_what_was_written_and_a_wrong_line_is_named(monkeypatch):
+    monkeypatch.setattr(contest, "EMBEDDED", 1 << 20)
     numbers = np.random.default_rng(0).normal(size=(500, 512)).round(8)
     rows = [f"{7 * i},{' '.join(f'{v:.8f}' for v in row)} " for i, row in enumerate(numbers)]
     text = "\n".join(["feedid,feed_embedding", *rows])
@@ -198,13 +199,23 @@ def test_a_bar_moves_by_every_byte_and_ctrl_c_in_it_is_no_broken_file(
     monkeypatch.setattr(csvs, "bar", bar)
     users = read_columns(Source(place), "user_action.csv", ["userid"])["userid"]
     assert users.tolist() == [5, 5, 5, 9, 9, 5, 9, 12] and sum(moved) == len(LOG)
-    done.update = lambda n_bytes: signal.raise_signal(signal.SIGINT)
+    monkeypatch.setattr(blocks, "BLOCK", 1)
+    moved.clear()
+
+    def press_at_the_sixth_line(n_bytes):
+        moved.append(n_bytes)
+        if len(moved) == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    done.update = press_at_the_sixth_line
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             read_columns(Source(place), "user_action.csv", ["userid"])
     finally:
         signal.signal(signal.SIGINT, before)
+    assert len(moved) == 6
+    assert not [thread.name for thread in threading.enumerate() if "Pool" in thread.name]
 
 
 def test_lines_of_another_number_of_fields_are_noticed_wherever_blocks_end(tmp_path, monkeypatch):
