@@ -134,7 +134,7 @@ def eagerly():
 
 @pytest.mark.parametrize("module", SCRIPTS.values())
 @given(data=st.data())
-@settings(max_examples=CASES // 20, deadline=None, phases=[Phase.generate])  # a case takes 1 s
+@settings(max_examples=CASES // 33, deadline=None, phases=[Phase.generate])  # a case takes 1 s
 def test_whatever_lies_in_the_ranges_trains_or_ends_in_a_sentence(module, eagerly, data):
     own = [f for f in fields(module.Settings) if f.name not in ("seed", "runs", "tensorboard")]
     own = [f for f in own if kind_of(f) is not str]

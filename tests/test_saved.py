@@ -29,7 +29,7 @@ FEW = ["--features", "userid,device,manual_tag_list,feed_embedding,user_history,
 RUNS = {  # but mmoe with a feature of each kind and no more, to compile in less time
     "mmoe": [],
     "ple": [*FEW, "--own-experts", "2,3,1,2", "--shared-experts", "2", "--levels", "2"],
-    "deepfm": ["--features", "userid,user_history", "--target", "all", "--bins", "2"],
+    "deepfm": ["--features", "userid,device,feed_history", "--target", "all", "--bins", "2"],
     "FocalLoss": [*FEW, "--epochs", "1"],
 }
 
