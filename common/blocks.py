@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from common.source import unpacking
 
-BLOCK = 1 << 24  # bytes
-EMBEDDED = 1 << 22  # of embeddings, whose numbers take more room than their text
+BLOCK = 1 << 24  # bytes of a CSV that are parsed at a time
+EMBEDDED = 1 << 22  # bytes of embeddings, of which larger blocks take no less time
 
 
 def blocks_of(file, place, done):
@@ -30,13 +30,13 @@ def blocks_of(file, place, done):
                 return
 
 
-def in_threads(n, function, items):
-    """What a function gives of each of the tuples, in order, while n threads work on the next n."""
-    with ThreadPoolExecutor(n) as pool:
+def in_two_threads(function, items):
+    """What a function gives of each of the tuples, in order, while threads work on the next two."""
+    with ThreadPoolExecutor(2) as pool:
         waiting = deque()
         for item in items:
             waiting.append(pool.submit(function, *item))
-            if len(waiting) > n:
+            if len(waiting) > 2:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

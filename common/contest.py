@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from functools import partial
 
-from common.blocks import EMBEDDED, in_threads
+from common.blocks import EMBEDDED, in_two_threads
 from common.columns import (
     ACTIONS,
     EVERY_ACTION,
@@ -167,7 +167,7 @@ def read_embeddings(file, place):
     if header != FEED_EMBEDDINGS:
         raise InputError(f"{place}: the header must be {','.join(FEED_EMBEDDINGS)}: restore it.")
     blocks = blocks_of_embeddings(file, place)
-    parts = [*in_threads(2, partial(embeddings_of, place), blocks)]
+    parts = [*in_two_threads(partial(embeddings_of, place), blocks)]
     if not parts:
         raise InputError(f"{place} has no rows: get the file again, or remove it.")
     ids, vectors = map(np.concatenate, zip(*parts, strict=True))

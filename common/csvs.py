@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import partial
 from itertools import islice
 
-from common.blocks import blocks_of, in_threads
+from common.blocks import blocks_of, in_two_threads
 from common.columns import FEED_IDS
 from common.command import InputError, bar
 from common.source import Source, unpacking
@@ -126,14 +126,13 @@ class Reader:
         may_be_empty = (*self.real, *(c for c in FEED_IDS if c in self.within))
         kinds = {c: np.float64 if c in may_be_empty else np.int64 for c in self.columns}
         kinds |= {column: str for column in self.columns if strictly or column in self.text}
-        n_threads = 1 if self.text else 2  # two would wait for each other as they make strings
         n_rows = 0
         with (
             self.source.open(self.name) as file,
             bar(f"reading {self.name}", size=self.source.size(self.name)) as done,
         ):
             blocks = blocks_of(file, self.source.path / self.name, done)
-            for rows in in_threads(n_threads, partial(self.parsed, kinds), blocks):
+            for rows in in_two_threads(partial(self.parsed, kinds), blocks):
                 rows.index += n_rows
                 n_rows += len(rows)
                 yield {c: self.checked(rows[c], c, strictly) for c in self.columns}
