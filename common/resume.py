@@ -13,23 +13,45 @@ from common.command import STOPS, InputError, Stopped
 from common.pickles import beside
 from common.scores import mean_auc
 from common.settings import hyperparameters
+from common.source import DAMAGED
 
 import keras
 import numpy as np
 
-VERSION = 7  # of checkpoints: another where weights have other names or shapes
+VERSION = 8  # of checkpoints: another where weights have other names or shapes
 
 
-class Resume(keras.callbacks.BackupAndRestore):
-    """Keras's backup after each epoch, made amid an epoch too when Ctrl-C or SIGTERM asks to stop.
+def write_arrays(path, arrays):
+    with beside(path) as place, open(place, "wb") as file:
+        np.savez(file, *arrays)
+
+
+def read_arrays(path):
+    """What `write_arrays` wrote, in its order. Raises InputError."""
+    try:
+        with np.load(path) as arrays:
+            return list(arrays.values())
+    except (*DAMAGED, OSError, ValueError):
+        raise damaged(path.parent) from None
+
+
+def damaged(folder):
+    return InputError(f"{folder} is damaged: remove it, or leave --resume out.")
+
+
+class Resume(keras.callbacks.Callback):
+    """Keeps a checkpoint after each epoch, and amid one when Ctrl-C or SIGTERM asks to stop.
 
     Stopped is raised then. With weights, moments and random states it keeps the TrainingLog. A
     folder is of one run: its name has a hash of the data, the settings, the tasks and the seed.
+    Keras's BackupAndRestore has no random states, and where its file cannot be written the process
+    crashes as it ends.
     """
 
     def __init__(self, data, settings, tasks, seed, log):
+        super().__init__()
         self.folder = checkpoint_folder(data, settings, tasks, seed)
-        super().__init__(self.folder, delete_checkpoint=False)
+        self.path = self.folder / "latest.npz"
         self.log = log
         self.asked = False
         self.handlers = {}
@@ -37,57 +59,61 @@ class Resume(keras.callbacks.BackupAndRestore):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def on_train_begin(self, logs=None):
-        try:
-            super().on_train_begin(logs)
-            steps = int(self.model.optimizer.iterations)
-            if steps:
-                kept = json.loads((self.folder / f"log-{steps}.json").read_text())
-                states = self.model.network.non_trainable_variables
-                for state, value in zip(states, kept.pop("states"), strict=True):
-                    state.assign(value)  # Keras does not save what its random numbers come from
-                vars(self.log).update(kept)
-        except (OSError, ValueError, KeyError):
-            raise InputError(
-                f"{self.folder} is damaged: remove it, or leave --resume out."
-            ) from None
-        self.model._initial_epoch = steps // self.params["steps"]
+        if self.path.exists():
+            self.restore()
+        self.model._initial_epoch = self.steps // self.params["steps"]
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             for number in STOPS:
                 self.handlers[number] = signal.signal(number, self.ask)
+
+    @property
+    def steps(self):
+        return int(self.model.optimizer.iterations)
+
+    @property
+    def variables(self):
+        return [*self.model.variables, *self.model.optimizer.variables]
+
+    def restore(self):
+        values = read_arrays(self.path)
+        try:
+            for variable, value in zip(self.variables, values, strict=True):
+                variable.assign(value)
+            kept = json.loads((self.folder / f"log-{self.steps}.json").read_text())
+        except (OSError, ValueError):
+            raise damaged(self.folder) from None
+        vars(self.log).update(kept)
 
     def ask(self, *_):
         self.asked = True
         for number, handler in self.handlers.items():  # a second one ends the process at once
             signal.signal(number, handler)
 
-    def _save_model(self):
-        """Keras's, but that a save that is broken off leaves the one before it."""
+    def save(self):
+        """Write a checkpoint: one that is broken off leaves the one before it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        steps = int(self.model.optimizer.iterations)
+        log = self.folder / f"log-{self.steps}.json"
         kept = {name: getattr(self.log, name) for name in ("losses", "scores", "seconds")}
-        states = self.model.network.non_trainable_variables
-        kept["states"] = [state.numpy().tolist() for state in states]
-        with beside(self.folder / f"log-{steps}.json") as place:
+        with beside(log) as place:
             place.write_text(json.dumps(kept))
-        with beside(Path(self._weights_path)) as place:
-            self.model.save_weights(place)
+        write_arrays(self.path, [variable.numpy() for variable in self.variables])
         for path in self.folder.glob("log-*.json"):
-            if path.name != f"log-{steps}.json":
+            if path != log:
                 path.unlink()
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.asked and int(self.model.optimizer.iterations) % self.params["steps"]:
+        if self.asked and self.steps % self.params["steps"]:
             self.stop()  # else the epoch is over, and is scored first
 
     def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
+        self.save()
         if self.asked:
             self.stop()
 
     def stop(self):
         """Save where training is, and raise Stopped."""
-        self._save_model()
-        epoch, step = divmod(int(self.model.optimizer.iterations), self.params["steps"])
+        self.save()
+        epoch, step = divmod(self.steps, self.params["steps"])
         place = f"step {step} of epoch {epoch + 1}" if step else f"epoch {epoch}"
         raise Stopped(f"stopped after {place}: the same command with --resume goes on from there.")
 
@@ -120,8 +146,7 @@ class BestEpoch(keras.callbacks.EarlyStopping):
             self.wait = len(aucs) - 1 - self.best_epoch
             self.best_weights = self.model.get_weights()  # the best, if it was the last
             if self.path(self.best_epoch).exists():
-                with np.load(self.path(self.best_epoch)) as weights:
-                    self.best_weights = list(weights.values())
+                self.best_weights = read_arrays(self.path(self.best_epoch))
             else:  # the run was stopped right after it
                 self.keep(self.best_epoch)
             if self.wait >= self.patience:
@@ -137,8 +162,7 @@ class BestEpoch(keras.callbacks.EarlyStopping):
     def keep(self, epoch):
         """Write the best weights, those of an epoch, in the place of earlier ones."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with beside(self.path(epoch)) as place, open(place, "wb") as file:
-            np.savez(file, *self.best_weights)
+        write_arrays(self.path(epoch), self.best_weights)
         for path in self.folder.glob("best-*.npz"):
             if path != self.path(epoch):
                 path.unlink()
