@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -33,7 +34,6 @@ if (
     os.environ["TF_XLA_FLAGS"] = " ".join(flags)
 
 
-HERE = object()  # among the words of a command: the folder that it makes
 # a Mac's linear algebra may not be forked once it was used
 SERVER = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
 SERVER.set_forkserver_preload(["mmoe", "FocalLoss", "matplotlib.figure", "pandas"])
@@ -112,8 +112,8 @@ def in_terminal(name, *arguments, cwd, interrupt=False):
     return run.wait(), run.stdout.read(), shown.decode()
 
 
-def shared(factory, name, *words):
-    """A folder of files that no test changes, made once for all workers by a script."""
+def shared(factory, name, make):
+    """A folder of files that no test changes, filled once for all workers by make(folder)."""
     root = factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
     folder = root / name
@@ -121,7 +121,7 @@ def shared(factory, name, *words):
         if not folder.exists():
             begun = root / f"{name}-begun"
             begun.mkdir()
-            script(*(begun if word is HERE else word for word in words), cwd=begun)
+            make(begun)
             begun.rename(folder)
     return folder
 
@@ -129,24 +129,41 @@ def shared(factory, name, *words):
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory):
     """The CSVs of the stand-in at its default scale, .1."""
-    return shared(tmp_path_factory, "stand_in", "data/sample.py", HERE)
+    return shared(tmp_path_factory, "stand_in", lambda out: script("data/sample.py", out, cwd=out))
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """The CSVs of a stand-in of 100 users."""
-    return shared(tmp_path_factory, "tiny", "data/sample.py", HERE, "--scale", "0.005")
+    words = ("data/sample.py", "--scale", 0.005)
+    return shared(tmp_path_factory, "tiny", lambda out: script(*words, out, cwd=out))
 
 
 @pytest.fixture(scope="session")
 def tiny_made(tiny, tmp_path_factory):
-    return shared(tmp_path_factory, "tiny_made", "get_data.py", tiny, "--out", HERE)
+    words = ("get_data.py", tiny, "--out")
+    return shared(tmp_path_factory, "tiny_made", lambda out: script(*words, out, cwd=out))
 
 
 @pytest.fixture(scope="session")
 def stand_in_made(stand_in, tmp_path_factory):
     """Its pickles, which no test changes."""
-    return shared(tmp_path_factory, "stand_in_made", "get_data.py", stand_in, "--out", HERE)
+    words = ("get_data.py", stand_in, "--out")
+    return shared(tmp_path_factory, "stand_in_made", lambda out: script(*words, out, cwd=out))
+
+
+@pytest.fixture(scope="session")
+def deepfm_made(tiny_made, tmp_path_factory):
+    """Small pickles on which deepfm.py has run for two epochs, and what it printed and took."""
+
+    def make(out):
+        with_few_features(shutil.copytree(tiny_made, out, dirs_exist_ok=True))
+        since = time.perf_counter()
+        run = script("deepfm.py", "--user-data", out, "--epochs", 2, cwd=out)
+        (out / "printed.txt").write_text(run.stdout)
+        (out / "seconds.txt").write_text(str(time.perf_counter() - since))
+
+    return shared(tmp_path_factory, "deepfm_made", make)
 
 
 @pytest.fixture
@@ -176,10 +193,20 @@ def tiny_pickles(tiny_made, tmp_path):
 @pytest.fixture
 def small_pickles(tiny_pickles):
     """The same, whose models take a feature of each kind but dots: they compile in less time."""
+    return with_few_features(tiny_pickles)
+
+
+def with_few_features(folder):
     from common.pickles import read, write_all
 
-    meta = read(tiny_pickles / "meta.pkl")
+    meta = read(folder / "meta.pkl")
     for name, feature in meta["features"].items():
         feature["default"] = name in ("userid", "device", "manual_tag_list", "user_history")
-    write_all(tiny_pickles, {"meta.pkl": meta})
-    return tiny_pickles
+    write_all(folder, {"meta.pkl": meta})
+    return folder
+
+
+@pytest.fixture
+def deepfm_run(deepfm_made, tmp_path):
+    """A copy of deepfm_made for one test, which may write into it."""
+    return shutil.copytree(deepfm_made, tmp_path / "deepfm_run", copy_function=os.link)

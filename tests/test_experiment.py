@@ -7,7 +7,6 @@ from dataclasses import replace
 import deepfm
 import FocalLoss
 import mmoe
-import ple
 from common import callbacks, contract, results, resume
 from common.callbacks import TrainingLog
 from common.command import STOPS, InputError, Stopped
@@ -26,8 +25,6 @@ from sklearn.metrics import roc_auc_score
 from small_data import data_of
 
 FAST = ["--hidden", "8", "--experts", "2", "--expert-dim", "4"]
-NARROW = {"hidden": (8,)}
-SMALL = [(deepfm, NARROW), (FocalLoss, NARROW | {"gamma": 2.0}), (mmoe, {"experts": 2}), (ple, {})]
 
 
 class Scripted(keras.callbacks.Callback):
@@ -117,7 +114,9 @@ def test_an_intercept_makes_the_mean_probability_what_it_shall_be(seed):
     assert callbacks.intercept(logits, log_odds) == pytest.approx(wanted, abs=1e-5)
 
 
-@pytest.mark.parametrize("module, changes", SMALL)
+@pytest.mark.parametrize(
+    "module, changes", [(FocalLoss, {"hidden": (8,), "gamma": 2.0}), (mmoe, {"experts": 2})]
+)
 def test_after_training_the_mean_prediction_is_the_share_of_positives(
     module, changes, monkeypatch, tmp_path
 ):

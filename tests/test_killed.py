@@ -57,21 +57,19 @@ def test_get_data_killed_at_random_moments_leaves_whole_files(tiny, tmp_path):
     assert load(folder).meta["stamp"] in stamps and not list(folder.glob(".writing-*"))
 
 
-def test_a_training_run_killed_at_random_moments_leaves_whole_files(small_pickles, tmp_path):
-    words = ("deepfm.py", "--user-data", small_pickles)
-    fingerprint = load(small_pickles).fingerprint
-    since = time.perf_counter()
-    script(*words, cwd=tmp_path)
-    seconds = time.perf_counter() - since
+def test_a_training_run_killed_at_random_moments_leaves_whole_files(deepfm_run, tmp_path):
+    words = ("deepfm.py", "--user-data", deepfm_run, "--epochs", 2)
+    fingerprint = load(deepfm_run).fingerprint
+    seconds = float((deepfm_run / "seconds.txt").read_text())
     rng = random.Random(1)
     for kill in range(KILLS or 1):
         pid = killed(kill, rng.uniform(0.4, 1.02) * seconds, *words, cwd=tmp_path)
-        rows = results.read(small_pickles)
-        assert load(small_pickles).fingerprint == fingerprint and 1 <= len(rows) <= kill + 2
+        rows = results.read(deepfm_run)
+        assert load(deepfm_run).fingerprint == fingerprint and 1 <= len(rows) <= kill + 2
         assert rows["auc_read_comment"].astype(float).between(0.5, 1).all()
-        keras.saving.load_model(small_pickles / "deepfm.keras")
+        keras.saving.load_model(deepfm_run / "deepfm.keras")
         for picture in ("comparison.png", "deepfm.png"):
-            assert (small_pickles / picture).read_bytes().endswith(b"IEND\xaeB`\x82")
-    (small_pickles / f".writing-{pid}-deepfm.keras").write_text("half of it")
+            assert (deepfm_run / picture).read_bytes().endswith(b"IEND\xaeB`\x82")
+    (deepfm_run / f".writing-{pid}-deepfm.keras").write_text("half of it")
     script(*words, cwd=tmp_path)
-    assert not list(small_pickles.rglob(".writing-*"))
+    assert not list(deepfm_run.rglob(".writing-*"))

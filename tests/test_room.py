@@ -40,12 +40,12 @@ def test_get_data_where_there_is_no_room(size, tiny, tmp_path):
     assert contents(out) == before and not list(out.glob(".writing-*"))
 
 
-def test_training_where_there_is_no_room(tiny_pickles, tmp_path):
-    folder = shutil.copytree(tiny_pickles, tmp_path / "pickles")
-    script("deepfm.py", "--user-data", folder, cwd=tmp_path)  # whose programs are kept
+def test_training_where_there_is_no_room(deepfm_run, tmp_path):
+    folder = deepfm_run
     before = contents(folder)
-    flags = ("--user-data", folder, "--seed", 1)
-    run = script("deepfm.py", *flags, cwd=tmp_path, check=False, preexec_fn=no_file_over(500_000))
+    flags = ("--user-data", folder, "--epochs", 2, "--seed", 1)  # whose programs are kept
+    limit = no_file_over(len(before["deepfm.keras"]) - 1)
+    run = script("deepfm.py", *flags, cwd=tmp_path, check=False, preexec_fn=limit)
     assert run.returncode == 2 and run.stderr.count("\n") == 1, run.stderr
     assert not list(folder.rglob(".writing-*"))
     assert len(results.load(folder, load(folder).fingerprint)["seed"].unique()) in (1, 2)
@@ -71,9 +71,8 @@ def test_where_no_compiled_program_can_be_written(tiny_pickles, tmp_path, monkey
         assert (keep_programs(tmp_path) is not None) == kept
 
 
-def test_predictions_into_a_device_a_full_one_and_a_link(tiny, small_pickles, tmp_path):
-    run_main("deepfm.py", "--user-data", small_pickles)
-    flags = ("--user-data", small_pickles, "--predict", tiny / "test_a.csv")
+def test_predictions_into_a_device_a_full_one_and_a_link(tiny, deepfm_run, tmp_path):
+    flags = ("--user-data", deepfm_run, "--predict", tiny / "test_a.csv")
     if Path("/dev/full").exists():  # a Mac has none
         run = script("deepfm.py", *flags, "--out", "/dev/full", cwd=tmp_path, check=False)
         assert_one_sentence(run, "No space left", "make room")

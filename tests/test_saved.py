@@ -3,10 +3,12 @@
 import json
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import threading
 
+import deepfm
 import FocalLoss
 import mmoe
 from common import saved
@@ -81,6 +83,16 @@ def test_results_and_pictures_are_written(kept):
     assert not list((kept / ".checkpoints").glob("*"))
 
 
+def test_each_task_has_its_own_network_as_if_it_were_alone(kept, tmp_path):
+    folder = shutil.copytree(kept, tmp_path / "kept")
+    words = [*OWN, *RUNS["deepfm"], "--target", "like", "--name", "点赞"]
+    run_main("deepfm", "--user-data", folder, *words)
+    *_, every, _, alone = pd.read_csv(folder / "results.csv").to_dict("records")
+    assert every["tasks"] == ",".join(TASKS) and alone["tasks"] == "like"
+    assert every["auc_like"] == alone["auc_like"] and every["weighted_uauc"] > 0.4
+    assert (folder / "点赞.keras").exists()
+
+
 def test_main_gives_the_model_and_its_printed_auc_is_that_of_scikit_learn(
     tiny_pickles, tiny, capsys
 ):
@@ -126,11 +138,11 @@ def test_a_focal_model_is_saved_with_what_makes_its_scores_probabilities(tiny_pi
 
 def test_settings_a_thread_and_a_name_of_ones_own(small_pickles):
     """As in a notebook's worker: not the main thread, and no script that gives its name."""
-    settings = mmoe.Settings(
+    settings = deepfm.Settings(
         user_data=str(small_pickles), name="mine", learning_rate=0.002, quiet=True
     )
     results = []
-    thread = threading.Thread(target=lambda: results.append(mmoe.main(settings)))
+    thread = threading.Thread(target=lambda: results.append(deepfm.main(settings)))
     thread.start()
     thread.join()
     assert float(results[0].model.optimizer.learning_rate) == pytest.approx(0.002)
@@ -211,7 +223,7 @@ print({{task: p.shape for task, p in model.predict(rows, verbose=0).items()}})
 
 @pytest.mark.parametrize("name", ["mmoe", "deepfm"])
 def test_export_writes_a_saved_model_that_needs_no_code_of_ours(kept, tiny, tmp_path, name):
-    for version in (1, 2):
+    for version in (1, 2) if name == "mmoe" else (1,):
         run_main(name, "--user-data", kept, "--export", tmp_path / "serving")
         assert (tmp_path / "serving" / str(version) / "saved_model.pb").exists()
     code = f"""

@@ -18,6 +18,7 @@ from common.contract import load
 from common.pickles import read, write_all
 from common.scores import uauc, yardsticks
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,6 +52,11 @@ def epochs(run):
     return [re.sub(r"[\d,]+ rows/s", "", line) for line in lines]
 
 
+def epochs_of_deepfm(folder):
+    """Those of the fixture `deepfm_made`."""
+    return epochs(SimpleNamespace(stdout=(folder / "printed.txt").read_text()))
+
+
 def results_of(folder):
     return pd.read_csv(folder / "results.csv")
 
@@ -58,10 +64,9 @@ def results_of(folder):
 # ---- results
 
 
-@pytest.mark.parametrize("name", SCRIPTS[::2] if KUAIRAND.is_dir() else SCRIPTS)  # to be quicker
+@pytest.mark.parametrize("name", ["mmoe.py"] if KUAIRAND.is_dir() else SCRIPTS)  # to be quicker
 def test_on_the_stand_in_each_beats_the_users_past_rate(name, stand_in_pickles, tmp_path):
-    words = (name, "--user-data", stand_in_pickles, "--epochs", 1)
-    run = script(*words, cwd=tmp_path) if name == "deepfm.py" else run_main(*words)
+    run = run_main(name, "--user-data", stand_in_pickles, "--epochs", 1)
     data = load(stand_in_pickles)
     past = yardsticks(data, data.valid)["user's past rate"]["read_comment"]
     floor = roc_auc_score(data.valid["read_comment"], past)
@@ -192,10 +197,10 @@ def test_every_day_is_trained_on_in_the_end(tiny, tmp_path):
     np.testing.assert_array_equal(*histories)  # both reach to day 15
     assert len(histories[0]) == 16 and final.meta["vocabularies"] != whole.meta["vocabularies"]
     one_step = ("--batch-size", 10**7, "--embedding-l2", 6e50)  # whose loss is still a number
+    few = ("--features", "userid,user_history")  # to compile in less time
     with pytest.raises(InputError, match="the logits are no numbers"):
-        run_main("mmoe.py", "--user-data", tmp_path / "final", *one_step)
-    assert not (tmp_path / "final" / "mmoe.keras").exists()
-    few = ("--features", "userid,user_history", "--experts", 2)  # to compile in less time
+        run_main("deepfm.py", "--user-data", tmp_path / "final", *one_step, *few)
+    assert not (tmp_path / "final" / "deepfm.keras").exists()
     run = run_main("mmoe.py", "--user-data", tmp_path / "final", "--runs", 2, "--epochs", 2, *few)
     assert "no validation" in run.stdout and "auc" not in run.stdout
     assert run.stdout.splitlines()[-1] == "read_comment validation AUC: n/a"
@@ -207,9 +212,9 @@ def test_every_day_is_trained_on_in_the_end(tiny, tmp_path):
         assert 0.4 < float(scored.stdout.split()[-1]) < 0.9
 
 
-def test_focal_loss_of_gamma_0_without_annealing_is_deepfm(small_pickles, tmp_path):
-    flags = ("--user-data", small_pickles, "--epochs", 2)
-    plain = epochs(run_main("deepfm.py", *flags))
+def test_focal_loss_of_gamma_0_without_annealing_is_deepfm(deepfm_run):
+    plain = epochs_of_deepfm(deepfm_run)
+    flags = ("--user-data", deepfm_run, "--epochs", 2)
     focal = run_main("FocalLoss.py", *flags, "--gamma", 0, "--cycles", "")
     assert len(plain) == 2 and plain == epochs(focal)
 
@@ -241,7 +246,7 @@ def test_a_task_without_positives_on_the_validation_day_is_not_available(small_p
     valid = read(small_pickles / "valid.pkl")
     valid["read_comment"] = np.zeros_like(valid["read_comment"])
     write_all(small_pickles, {"valid.pkl": valid})
-    run = run_main("mmoe.py", "--user-data", small_pickles)
+    run = run_main("mmoe.py", "--user-data", small_pickles, "--features", "userid,user_history")
     assert run.stdout.splitlines()[-1] == "read_comment validation AUC: n/a"
     assert run.stderr == "" and "nan" not in run.stdout
     columns = ["auc_read_comment", "uauc_read_comment", "weighted_uauc"]
@@ -257,7 +262,7 @@ def test_a_task_without_positives_on_the_validation_day_is_not_available(small_p
         (["--target", "buy"], "--target buy is no task"),
         (["--features", "price"], "--features price is not in"),
         (["--features", "user_histori"], "did you mean user_history?"),
-        (["--learning-rate", "1e30"], "lower --learning-rate"),
+        (["--learning-rate", "1e30", "--features", "userid"], "lower --learning-rate"),
         (["--own-experts", "2,3"], "--own-experts"),
         (["--tasks", "buy"], "--tasks buy is not in"),
         (["--task-weights", "1,2"], "--task-weights 1.0,2.0: give one weight"),
@@ -294,17 +299,6 @@ def test_seven_tasks(small_pickles, tmp_path):
     assert header == f"userid,feedid,{','.join(TASKS)},favorite,comment,follow"
 
 
-def test_each_task_its_own_network(tiny, small_pickles, tmp_path):
-    flags = ("--user-data", small_pickles)  # test_saved has all four tasks
-    run_main("deepfm.py", *flags, "--target", "all", "--tasks", "read_comment,like")
-    run_main("deepfm.py", *flags, "--target", "like", "--name", "点赞")
-    every, alone = results_of(small_pickles).to_dict("records")
-    assert every["tasks"] == "read_comment,like" and alone["tasks"] == "like"
-    assert every["auc_like"] == alone["auc_like"]
-    assert every["weighted_uauc"] > 0.4
-    assert (small_pickles / "点赞.keras").exists()
-
-
 def test_bars_are_shown_in_a_terminal_and_stdout_has_none(small_pickles, tmp_path):
     flags = ["--user-data", small_pickles, "--epochs", "2", "--verbose"]
     code, out, shown = in_terminal("deepfm.py", *flags, cwd=tmp_path)
@@ -331,16 +325,16 @@ def test_tensorboard_event_files_hold_the_curves(small_pickles, tmp_path):
     assert tags.count("epoch_loss") == 2 and tags.count("epoch_like_auc") == 2
 
 
-def test_a_run_stopped_and_resumed_is_a_run_never_stopped(tiny, small_pickles, tmp_path):
+def test_a_run_stopped_and_resumed_is_a_run_never_stopped(small_pickles, tmp_path):
     """Amid an epoch: test_experiment stops runs at the ends of epochs. A seed gives equal bytes."""
     whole, stopped = (shutil.copytree(small_pickles, tmp_path / n) for n in ("whole", "stopped"))
-    small = ["--epochs", "4", "--batch-size", "64", "--hidden", "16,8"]  # there is time to stop
+    small = ["--epochs", "3", "--batch-size", "64", "--hidden", "16,8"]  # there is time to stop
     run_main("deepfm.py", "--user-data", whole, *small)
     words = ["deepfm.py", "--user-data", stopped, *small]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, ROOT / words[0], *words[1:]], cwd=tmp_path, **pipes)
     line = ""
-    while not line.startswith("epoch 1/4"):
+    while not line.startswith("epoch 1/3"):
         line = process.stdout.readline()
         assert line, process.stderr.read()
     process.send_signal(signal.SIGTERM)
@@ -351,29 +345,26 @@ def test_a_run_stopped_and_resumed_is_a_run_never_stopped(tiny, small_pickles, t
     words.append("--resume")
     with pytest.raises(InputError, match="no stopped run of deepfm with these settings"):
         run_main(*words, "--hidden", "8,16")
-    (weights,) = (stopped / ".checkpoints").rglob("*.weights.h5")
+    (weights,) = (stopped / ".checkpoints").rglob("*.npz")
     content = weights.read_bytes()
     weights.write_bytes(content[:5000])
     with pytest.raises(InputError, match=f"{weights.parent.name} is damaged"):
         run_main(*words)
     weights.write_bytes(content)
-    assert "epoch 1/4" not in run_main(*words).stdout.splitlines()[1]
+    assert "epoch 1/3" not in run_main(*words).stdout.splitlines()[1]
     assert not list((stopped / ".checkpoints").glob("*"))
     rows = [results_of(folder).iloc[0] for folder in (whole, stopped)]
     scores = [name for name in rows[0].index if name.startswith(("auc_", "uauc_", "logloss_"))]
     assert len(scores) >= 3
     assert rows[0][scores].tolist() == rows[1][scores].tolist()
-    predict = ("--predict", tiny / "test_a.csv", "--out", tmp_path / "scores.csv")
-    made = set()
-    for folder in (whole, stopped):
-        run_main("deepfm.py", "--user-data", folder, *predict)
-        made.add((tmp_path / "scores.csv").read_bytes())
-    assert len(made) == 1
+    models = [keras.saving.load_model(folder / "deepfm.keras") for folder in (whole, stopped)]
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
-def test_another_projects_keras_settings_change_nothing(small_pickles, tmp_path):
-    flags = ("--user-data", small_pickles, "--seed", 3, "--name", "点赞")
-    plain = epochs(run_main("deepfm.py", *flags))
+def test_another_projects_keras_settings_change_nothing(deepfm_run, tmp_path):
+    flags = ("--user-data", deepfm_run, "--epochs", 2, "--name", "点赞")
+    plain = epochs_of_deepfm(deepfm_run)
     (tmp_path / ".keras").mkdir()
     other = {"floatx": "float16", "backend": "torch", "image_data_format": "channels_first"}
     (tmp_path / ".keras" / "keras.json").write_text(json.dumps(other))
