@@ -50,7 +50,7 @@ TESTED = {  # a command's script and flags: the test that runs them
     "data/census.py --valid-share": "test_census.py::test_rows_labels_ids_and_numbers_come_out",
     "data/kuairand.py --first-date --last-date": "test_kuairand.py::test_dates_cut_the_logs",
     "data/sample.py --scale": "test_sample.py::test_the_seed_decides_the_bytes",
-    "deepfm.py --target": "test_scripts.py::test_each_task_its_own_network",
+    "deepfm.py --target": "test_saved.py::test_each_task_has_its_own_network",
     "mmoe.py --epochs --patience": "test_experiment.py::test_with_patience_the_scores_and_the",
     "mmoe.py --learning-rate --runs": "test_by_hand.py::test_missing_seeds_are_run_and_read",
     "mmoe.py --out --predict": "test_saved.py::test_predict_scores_a_csv_whatever_ids_it_has",
