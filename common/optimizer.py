@@ -17,10 +17,10 @@ class LazyAdam(keras.optimizers.Adam):
     """
 
     def __init__(self, learning_rate=0.001, l2=0.0, name="lazy_adam", **kwargs):
-        """Raises ValueError for Adam's `amsgrad`, which has no lazy form here."""
+        """kwargs: Adam's. Raises ValueError for those that have no lazy form here."""
         super().__init__(learning_rate, name=name, **kwargs)
-        if self.amsgrad:
-            raise ValueError("LazyAdam has no amsgrad: take keras.optimizers.Adam.")
+        if self.amsgrad or self.gradient_accumulation_steps:
+            raise ValueError("LazyAdam has no amsgrad and accumulates no gradients: take Adam.")
         self.l2 = l2
 
     def build(self, variables):
@@ -29,10 +29,10 @@ class LazyAdam(keras.optimizers.Adam):
             self.renewed = self.add_variable((), "zeros", "int64", name="renewed")
 
     def update_step(self, gradient, variable, learning_rate):
-        """Keras's, but that of an IndexedSlices the rows alone are updated.
+        """Keras's formula; of an IndexedSlices only its rows are updated.
 
-        In place of roots stand powers of a half, which XLA makes roots of: it takes 9 ms to read a
-        root, of which Keras's own step has two for each variable.
+        Roots are written as powers of a half: each root costs XLA 9 ms when it makes or loads a
+        program, and Keras's own step has two for each variable. The result is the same.
         """
         index = self._get_variable_index(variable)
         mean = self._momentums[index].value

@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 from pathlib import Path
+from tokenize import TokenError
 
 import common.backend  # noqa: F401
 from common.callbacks import tensorboard
@@ -18,7 +19,7 @@ from common.source import DAMAGED
 import keras
 import numpy as np
 
-VERSION = 8  # of checkpoints: another where weights have other names or shapes
+VERSION = 8  # of checkpoints: another where weights have another order or other shapes
 
 
 def write_arrays(path, arrays):
@@ -26,13 +27,16 @@ def write_arrays(path, arrays):
         np.savez(file, *arrays)
 
 
-def read_arrays(path):
-    """What `write_arrays` wrote, in its order. Raises InputError."""
+def read_arrays(path, like):
+    """What `write_arrays` wrote, with the shapes that those of `like` have. Raises InputError."""
     try:
         with np.load(path) as arrays:
-            return list(arrays.values())
-    except (*DAMAGED, OSError, ValueError):
+            found = list(arrays.values())
+    except (*DAMAGED, OSError, ValueError, SyntaxError, TokenError):
         raise damaged(path.parent) from None
+    if [array.shape for array in found] != [tuple(wanted.shape) for wanted in like]:
+        raise damaged(path.parent)
+    return found
 
 
 def damaged(folder):
@@ -61,7 +65,6 @@ class Resume(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         if self.path.exists():
             self.restore()
-        self.model._initial_epoch = self.steps // self.params["steps"]
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             for number in STOPS:
                 self.handlers[number] = signal.signal(number, self.ask)
@@ -75,14 +78,15 @@ class Resume(keras.callbacks.Callback):
         return [*self.model.variables, *self.model.optimizer.variables]
 
     def restore(self):
-        values = read_arrays(self.path)
+        values = read_arrays(self.path, self.variables)
+        for variable, value in zip(self.variables, values, strict=True):
+            variable.assign(value)
         try:
-            for variable, value in zip(self.variables, values, strict=True):
-                variable.assign(value)
             kept = json.loads((self.folder / f"log-{self.steps}.json").read_text())
         except (OSError, ValueError):
             raise damaged(self.folder) from None
         vars(self.log).update(kept)
+        self.model._initial_epoch = self.steps // self.params["steps"]
 
     def ask(self, *_):
         self.asked = True
@@ -146,7 +150,7 @@ class BestEpoch(keras.callbacks.EarlyStopping):
             self.wait = len(aucs) - 1 - self.best_epoch
             self.best_weights = self.model.get_weights()  # the best, if it was the last
             if self.path(self.best_epoch).exists():
-                self.best_weights = read_arrays(self.path(self.best_epoch))
+                self.best_weights = read_arrays(self.path(self.best_epoch), self.best_weights)
             else:  # the run was stopped right after it
                 self.keep(self.best_epoch)
             if self.wait >= self.patience:
@@ -186,8 +190,7 @@ def asked_for(data, settings, tasks, seed, log):
     """The callbacks of a run that the settings ask for; Resume always, for Ctrl-C and SIGTERM.
 
     BestEpoch for --patience, TensorBoard for --tensorboard. They stand behind the TrainingLog, and
-    TensorBoard before what may end an epoch. Raises InputError.
-    """
+    TensorBoard before what may end an epoch. Raises InputError."""
     resume = Resume(data, settings, tasks, seed, log)
     run = f"{resume.folder.name}-{'-'.join(tasks)}"[:200]  # a file's name has its limit
     callbacks = [tensorboard(settings, run)] if settings.tensorboard else []

@@ -119,8 +119,7 @@ def shared(factory, name, make):
     folder = root / name
     with FileLock(root / f"{name}.lock"):
         if not folder.exists():
-            begun = root / f"{name}-begun"
-            begun.mkdir()
+            begun = Path(tempfile.mkdtemp(dir=root))
             make(begun)
             begun.rename(folder)
     return folder
@@ -160,6 +159,7 @@ def deepfm_made(tiny_made, tmp_path_factory):
         with_few_features(shutil.copytree(tiny_made, out, dirs_exist_ok=True))
         since = time.perf_counter()
         run = script("deepfm.py", "--user-data", out, "--epochs", 2, cwd=out)
+        assert run.stderr == ""
         (out / "printed.txt").write_text(run.stdout)
         (out / "seconds.txt").write_text(str(time.perf_counter() - since))
 

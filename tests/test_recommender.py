@@ -61,8 +61,9 @@ def test_lazy_adam_of_dense_gradients_is_keras_adam():
         found.append([weights, *adam.variables[:3]])  # steps, moments
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
-    with pytest.raises(ValueError, match="no amsgrad"):
-        LazyAdam(amsgrad=True)
+    for other in ({"amsgrad": True}, {"gradient_accumulation_steps": 2}):
+        with pytest.raises(ValueError, match="no amsgrad and accumulates"):
+            LazyAdam(**other)
 
 
 def test_lazy_adam_leaves_rows_that_are_not_in_the_batch_and_can_forget():
