@@ -82,10 +82,10 @@ class Resume(keras.callbacks.Callback):
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
         try:
-            kept = json.loads((self.folder / f"log-{self.steps}.json").read_text())
-        except (OSError, ValueError):
+            kept = (self.folder / f"log-{self.steps}.json").read_text()
+            vars(self.log).update(json.loads(kept))
+        except (OSError, ValueError, TypeError):
             raise damaged(self.folder) from None
-        vars(self.log).update(kept)
         self.model._initial_epoch = self.steps // self.params["steps"]
 
     def ask(self, *_):
@@ -190,7 +190,8 @@ def asked_for(data, settings, tasks, seed, log):
     """The callbacks of a run that the settings ask for; Resume always, for Ctrl-C and SIGTERM.
 
     BestEpoch for --patience, TensorBoard for --tensorboard. They stand behind the TrainingLog, and
-    TensorBoard before what may end an epoch. Raises InputError."""
+    TensorBoard before what may end an epoch. Raises InputError.
+    """
     resume = Resume(data, settings, tasks, seed, log)
     run = f"{resume.folder.name}-{'-'.join(tasks)}"[:200]  # a file's name has its limit
     callbacks = [tensorboard(settings, run)] if settings.tensorboard else []
