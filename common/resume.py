@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import signal
 import threading
 from pathlib import Path
@@ -11,7 +10,7 @@ from tokenize import TokenError
 import common.backend  # noqa: F401
 from common.callbacks import tensorboard
 from common.command import STOPS, InputError, Stopped
-from common.pickles import beside
+from common.pickles import beside, remove
 from common.scores import mean_auc
 from common.settings import hyperparameters
 from common.source import DAMAGED
@@ -60,7 +59,7 @@ class Resume(keras.callbacks.Callback):
         self.asked = False
         self.handlers = {}
         if not settings.resume:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove(self.folder)
 
     def on_train_begin(self, logs=None):
         if self.path.exists():

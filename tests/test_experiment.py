@@ -1,6 +1,8 @@
 """Which epoch is kept, how many there are, the level, and rows scored once at the end."""
 
+import errno
 import json
+import os
 import signal
 from dataclasses import replace
 
@@ -203,6 +205,26 @@ def test_a_checkpoint_damaged_anywhere_is_read_as_it_was_or_refused(tmp_path):
                 refused += 1
                 assert str(error).startswith(f"{tmp_path} is damaged: ")
     assert refused > len(whole)
+
+
+def test_a_checkpoint_that_cannot_be_removed_ends_the_run_before_it_begins(small_pickles, tmp_path):
+    data = load(small_pickles)
+    settings = deepfm.Settings(user_data=str(tmp_path), quiet=True)
+    of_run = (data, settings, ["like"], 0)
+    folder = resume.checkpoint_folder(*of_run)
+    folder.mkdir(parents=True)
+    (folder / "latest.npz").write_bytes(b"of a run before")
+
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rmdir", refuse)
+        patch.setattr(os, "unlink", refuse)
+        with pytest.raises(PermissionError):
+            Resume(*of_run, log=None)
+    Resume(*of_run, log=None)
+    assert not folder.exists()
 
 
 def test_whatever_ends_training_ctrl_c_does_what_it_did_before(small_pickles):
